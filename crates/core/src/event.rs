@@ -1,0 +1,463 @@
+//! Execution events: their names, payloads, ids and final bytes.
+//!
+//! A [`Draft`] is an event that lacks only what its writer gives it: `source` and `seq`. [`Draft::seal`] makes the bytes
+//! that the journal keeps and everybody reads; an event is never rendered a second time.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// `event_version` of every event of this catalogue.
+pub const EVENT_VERSION: &str = "1.0";
+
+/// The namespace of all event ids: fixed for ever, or a lost disk would derive other ids.
+pub const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x8f0e_5b4c_6f57_5d0e_9b7a_1d2c_70d4_e7a1);
+
+/// The place of an event within its attempt; one event at most per attempt and slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// `pod_scheduled`.
+    PodScheduled,
+    /// `execution_started`.
+    Started,
+    /// `pod_running`.
+    PodRunning,
+    /// `execution_running`.
+    Running,
+    /// `pod_terminated`.
+    PodTerminated,
+    /// Whichever terminal event ends the attempt: the type is not part of the id.
+    Terminal,
+    /// `pod_deleted`.
+    PodDeleted,
+    /// `execution_amended`, counted from 1.
+    Amended(u32),
+}
+
+/// The id of the event in `slot` of the attempt with this key.
+pub fn event_id(execution_id: &str, attempt_key: &str, slot: Slot) -> Uuid {
+    let slot = match slot {
+        Slot::PodScheduled => "pod_scheduled".to_owned(),
+        Slot::Started => "started".to_owned(),
+        Slot::PodRunning => "pod_running".to_owned(),
+        Slot::Running => "running".to_owned(),
+        Slot::PodTerminated => "pod_terminated".to_owned(),
+        Slot::Terminal => "terminal".to_owned(),
+        Slot::PodDeleted => "pod_deleted".to_owned(),
+        Slot::Amended(n) => format!("amended/{n}"),
+    };
+    let name = format!("{execution_id}\0{attempt_key}\0{slot}");
+    Uuid::new_v5(&EVENT_NAMESPACE, name.as_bytes())
+}
+
+/// An event before its writer numbers it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// Derived from the attempt and the slot, so a second observer derives the same.
+    pub event_id: Uuid,
+    /// Whose event it is.
+    pub execution_id: String,
+    /// Which attempt, counted from 1.
+    pub attempt: u32,
+    /// The evidence's time, not the time of writing.
+    pub timestamp: Timestamp,
+    /// True for a step that nobody saw but that must have happened.
+    pub synthesized: bool,
+    /// Who says it and for whom.
+    pub metadata: Metadata,
+    /// What happened.
+    pub payload: Payload,
+}
+
+/// `metadata` of every event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The role in kebab case, `pod-monitor` for instance.
+    pub service_name: String,
+    /// Version of the program.
+    pub service_version: String,
+    /// `telemetry.environment`.
+    pub environment: String,
+    /// Annotation `integr8s.io/correlation-id`, else label `correlation-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// Label `user-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+}
+
+/// An event as its readers see it. The field order is that of the bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// See [`event_id`].
+    pub event_id: Uuid,
+    /// Always [`EVENT_VERSION`].
+    pub event_version: String,
+    /// Absent when false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub synthesized: bool,
+    /// RFC 3339, UTC, microseconds.
+    #[serde(with = "crate::time")]
+    pub timestamp: Timestamp,
+    /// Whose event it is.
+    pub execution_id: String,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// `<service_name>:<epoch>` of the writer.
+    pub source: String,
+    /// Counted from 1 without a gap per execution and source.
+    pub seq: u64,
+    /// Who says it and for whom.
+    pub metadata: Metadata,
+    /// `event_type` and the fields of that type.
+    #[serde(flatten)]
+    pub payload: Payload,
+}
+
+impl Draft {
+    /// The event with its final place in its writer's order.
+    pub fn number(self, source: &str, seq: u64) -> Event {
+        Event {
+            event_id: self.event_id,
+            event_version: EVENT_VERSION.to_owned(),
+            synthesized: self.synthesized,
+            timestamp: self.timestamp,
+            execution_id: self.execution_id,
+            attempt: self.attempt,
+            source: source.to_owned(),
+            seq,
+            metadata: self.metadata,
+            payload: self.payload,
+        }
+    }
+}
+
+impl Event {
+    /// The event's one and only JSON rendering.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an event holds only strings, numbers and booleans")
+    }
+}
+
+/// `event_type` together with the fields that belong to it (see EVENTS in ARCHITECTURE.md).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event_type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "terminal events are the common case and live briefly")]
+pub enum Payload {
+    /// The pod has a node.
+    PodScheduled {
+        /// `metadata.name`.
+        pod_name: String,
+        /// The node, once known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node_name: Option<String>,
+    },
+    /// The main container started.
+    ExecutionStarted {
+        /// `metadata.name`.
+        pod_name: String,
+        /// The node, once known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node_name: Option<String>,
+        /// `containerID` of the main container.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container_id: Option<String>,
+    },
+    /// The pod runs.
+    PodRunning {
+        /// `metadata.name`.
+        pod_name: String,
+        /// In the order of the status.
+        container_statuses: Vec<ContainerSummary>,
+    },
+    /// The execution runs.
+    ExecutionRunning {
+        /// `metadata.name`.
+        pod_name: String,
+    },
+    /// The pod reached a terminal phase or is gone.
+    PodTerminated {
+        /// `metadata.name`.
+        pod_name: String,
+        /// The main container's code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// `status.reason` of the pod, else of the main container.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// `status.message` of the pod, else of the main container.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// The pod is gone from the API server.
+    PodDeleted {
+        /// `metadata.name`.
+        pod_name: String,
+        /// `deleted` or `vanished`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The attempt ended with code 0.
+    ExecutionCompleted(Terminal),
+    /// The attempt failed.
+    ExecutionFailed(Terminal),
+    /// The pod's deadline ended the attempt.
+    ExecutionTimeout(Terminal),
+    /// Somebody ended the attempt on purpose.
+    ExecutionCancelled(Terminal),
+    /// Evidence that came after the terminal event; it never changes the status.
+    ExecutionAmended {
+        /// Id of the terminal event.
+        amends: Uuid,
+        /// The exit as it is known now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+        /// What was seen, one fact a line.
+        evidence: Vec<String>,
+    },
+}
+
+impl Payload {
+    /// `event_type` on the wire.
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Self::PodScheduled { .. } => "pod_scheduled",
+            Self::ExecutionStarted { .. } => "execution_started",
+            Self::PodRunning { .. } => "pod_running",
+            Self::ExecutionRunning { .. } => "execution_running",
+            Self::PodTerminated { .. } => "pod_terminated",
+            Self::PodDeleted { .. } => "pod_deleted",
+            Self::ExecutionCompleted(_) => "execution_completed",
+            Self::ExecutionFailed(_) => "execution_failed",
+            Self::ExecutionTimeout(_) => "execution_timeout",
+            Self::ExecutionCancelled(_) => "execution_cancelled",
+            Self::ExecutionAmended { .. } => "execution_amended",
+        }
+    }
+
+    /// The outcome, if this event ends an attempt.
+    pub fn terminal(&self) -> Option<&Terminal> {
+        match self {
+            Self::ExecutionCompleted(t)
+            | Self::ExecutionFailed(t)
+            | Self::ExecutionTimeout(t)
+            | Self::ExecutionCancelled(t) => Some(t),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of `container_statuses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSummary {
+    /// Container name.
+    pub name: String,
+    /// `ready`.
+    pub ready: bool,
+    /// `restartCount`.
+    pub restart_count: u32,
+    /// `running`, `waiting (Reason)`, `terminated (exit_code=N)` or `unknown`.
+    pub state: String,
+}
+
+/// What a terminal event says. Which fields a type carries is decided where it is made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Code, signal and who says so.
+    pub exit: Exit,
+    /// Only on `execution_failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<ErrorType>,
+    /// Only on `execution_failed`: the cause in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+    /// Only on `execution_timeout`: `activeDeadlineSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i64>,
+    /// Only on `execution_cancelled`: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Only on `execution_cancelled`: who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
+    /// Only on `execution_cancelled`: the program did not end by itself in its grace period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_terminated: Option<bool>,
+    /// Always there except on a plain success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Present once an out-of-memory kill was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<Oom>,
+    /// From the program's report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_usage: Option<ResourceUsage>,
+    /// Head and tail up to the inline limit, lossily decoded.
+    pub stdout: String,
+    /// Head and tail up to the inline limit, lossily decoded.
+    pub stderr: String,
+    /// How complete the two are and where the rest is.
+    pub output: Output,
+}
+
+/// `exit`: how the deciding container ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Null where nobody knows.
+    pub code: Option<i32>,
+    /// Only as the runtime reported it; 128+n is a convention, not a fact (T43).
+    pub signal: Option<i32>,
+    /// Who says so.
+    pub source: ExitSource,
+}
+
+/// Where `exit` comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitSource {
+    /// The container status.
+    Kubelet,
+    /// The program's own report.
+    Report,
+    /// podherald's wrapper in the pod.
+    Wrapper,
+    /// Nobody.
+    #[default]
+    None,
+}
+
+/// `cause`: why the attempt ended as it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The class that alarms and dashboards count.
+    pub class: CauseClass,
+    /// A short reason in the field's own words, `OOMKilled` for instance.
+    pub reason: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// The facts that it rests on, one a line; never empty.
+    pub evidence: Vec<String>,
+}
+
+/// `cause.class`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseClass {
+    /// The program itself.
+    UserCode,
+    /// A memory limit.
+    ResourceLimit,
+    /// `activeDeadlineSeconds`.
+    Timeout,
+    /// Evicted by the kubelet or through the API.
+    Evicted,
+    /// A more important pod took the place.
+    Preempted,
+    /// The node went away.
+    NodeLost,
+    /// The program never ran.
+    NeverStarted,
+    /// Somebody asked for it.
+    Cancelled,
+    /// The pod was deleted under the program.
+    Deleted,
+    /// The cluster.
+    Platform,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// `error_type`, derived from the cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorType {
+    /// The program failed.
+    ScriptError,
+    /// It asked for too much.
+    ResourceLimit,
+    /// It took too long.
+    Timeout,
+    /// Exit code 126.
+    PermissionDenied,
+    /// Not the program's doing.
+    SystemError,
+}
+
+/// `oom`: out-of-memory kills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oom {
+    /// The kubelet or the report tells of one.
+    pub seen: bool,
+    /// It killed the main process: reason `OOMKilled` with code 137 (T46).
+    pub fatal: bool,
+}
+
+/// `resource_usage`; what is not known is null, never 0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResourceUsage {
+    /// Seconds.
+    pub execution_time_wall_seconds: Option<f64>,
+    /// In units of `clk_tck_hertz`.
+    pub cpu_time_jiffies: Option<i64>,
+    /// Jiffies a second.
+    pub clk_tck_hertz: Option<i64>,
+    /// KiB.
+    pub peak_memory_kb: Option<i64>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_time_seconds: Option<f64>,
+    /// Processes killed for memory within the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<i64>,
+    /// `wrapper`, `cgroup` or `report`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// `output`: how complete each stream is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: StreamSummary,
+    /// Standard error.
+    pub stderr: StreamSummary,
+    /// Where the whole is, when the inline text is not the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+}
+
+/// One stream of `output`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSummary {
+    /// Bytes that the program wrote, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
+    /// Bytes that podherald has.
+    pub bytes_kept: u64,
+    /// Hex digest over all bytes, not only the kept ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// How far to trust it.
+    pub verdict: Verdict,
+    /// `message` when the text is the termination or waiting message instead of a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// How complete a stream is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All of it.
+    Complete,
+    /// All was read, the middle was not kept.
+    Truncated,
+    /// The read broke off.
+    Partial,
+    /// Nothing could be read.
+    #[default]
+    Lost,
+}

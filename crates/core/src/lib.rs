@@ -1,0 +1,12 @@
+//! podherald's decisions, without any doing: no clock, no randomness, no file, no network.
+//!
+//! In reading order: [`pod`] is what is seen, [`evidence`] what is kept of it, [`mapper`] turns the one into the other
+//! and into [`event`]s, [`cause`] says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
+//! folds it all into what a user asks for.
+
+pub mod event;
+pub mod evidence;
+pub mod execution;
+pub mod output;
+pub mod pod;
+pub mod time;

@@ -1,0 +1,289 @@
+//! The durable order of everything: evidence, events and the executions that they fold into.
+//!
+//! Nothing is shown or published that is not in here, and nothing moves on before it is. [`Journal`] is the seam.
+
+mod live;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use podherald_core::{
+    event::Draft,
+    evidence::Evidence,
+    execution::{Execution, Status, VersionVector},
+};
+use tokio::sync::watch;
+
+pub use live::{Follower, Next};
+
+/// Why the journal could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal has reached `journal.max_bytes`, or its disk is full. Nothing was written.
+    #[error("the journal is full: {0}")]
+    Full(String),
+    /// The file is not a journal, or a damaged one.
+    #[error("the journal {path} is damaged: {reason}; restore it from a copy, or move it away to begin a new one")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// A later version of podherald wrote it.
+    #[error(
+        "the journal {path} has format {found}, this podherald knows formats up to {known}: start the newer podherald"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// The format found.
+        found: i64,
+        /// The newest format known.
+        known: i64,
+    },
+    /// Reading or writing failed.
+    #[error("the journal could not {doing}: {reason}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What failed.
+        reason: String,
+    },
+    /// The process is shutting down.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// A result of the journal.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What one step of one pod adds. The evidence replaces the pod's earlier record; events that are known already (by
+/// their id) are skipped without a trace, so a repeated append is harmless.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The pod's whole record after the step.
+    pub evidence: Arc<Evidence>,
+    /// In order.
+    pub events: Vec<Draft>,
+}
+
+/// What the journal knows of a pod that the monitor meets for the first time since its start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// The pod's record.
+    pub evidence: Option<Evidence>,
+    /// Who owns the execution that the pod claims, if anybody.
+    pub claim: Option<Claim>,
+}
+
+/// An execution's owner and attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The namespace whose pod was first.
+    pub namespace: String,
+    /// Attempt key to number.
+    pub attempts: BTreeMap<String, u32>,
+}
+
+/// One event as it stands in the journal. Shared, never copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Counted from 1 over the whole journal, rising, with holes after retention.
+    pub position: u64,
+    /// Whose event.
+    pub execution_id: Arc<str>,
+    /// Namespace of the pod.
+    pub namespace: Arc<str>,
+    /// Labels of the pod, for filters.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// `event_type`.
+    pub event_type: &'static str,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Who wrote it.
+    pub source: Arc<str>,
+    /// Its number among that writer's events of this execution.
+    pub seq: u64,
+    /// The status that the event brings about, if any.
+    pub status: Option<Status>,
+    /// The execution's version vector once this event is applied.
+    pub version: Arc<VersionVector>,
+    /// The event's JSON: the only rendering there is.
+    pub bytes: Bytes,
+}
+
+/// A page of executions, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ExecutionQuery {
+    /// Only with one of these statuses; empty: all.
+    pub statuses: Vec<Status>,
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only with all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Only of this user.
+    pub user_id: Option<String>,
+    /// Only these ids; empty: all.
+    pub ids: Vec<String>,
+    /// Only those that were first seen before this one (a [`Listed::key`]).
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// An execution in a list. `stdout` and `stderr` are left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Rising in the order of first sight; the cursor of a page is the last one's.
+    pub key: u64,
+    /// The execution without its inline output.
+    pub execution: Execution,
+}
+
+/// Past events of many executions, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only after this position.
+    pub after: u64,
+    /// At most so many records.
+    pub limit: usize,
+}
+
+/// A page of tracked pods, by namespace and name.
+#[derive(Debug, Clone, Default)]
+pub struct PodQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this execution.
+    pub execution_id: Option<String>,
+    /// Only those after this namespace, name and uid.
+    pub after: Option<(String, String, String)>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What `/readyz` and `/metrics` say of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// False from a failed write until the next that succeeds.
+    pub writable: bool,
+    /// The last failure, in words.
+    pub last_error: Option<String>,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// `journal.max_bytes`.
+    pub max_bytes: u64,
+}
+
+/// What retention may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Ended executions older than this go.
+    pub age: Duration,
+    /// The present, by the caller's clock.
+    pub now: Timestamp,
+    /// Executions taken at a time, so that no commit waits long.
+    pub batch: usize,
+}
+
+/// What retention took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Ids of the executions that are gone; their output files may go too.
+    pub executions: Vec<String>,
+}
+
+/// Where the monitor writes and everybody reads.
+///
+/// Writers are acknowledged only when what they wrote is on disk. Reads see every write acknowledged before them.
+pub trait Journal: Send + Sync + 'static {
+    /// Makes all changes durable in one transaction, in order, or none of them.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Io`] leave the journal as it was: the same append may be tried again.
+    fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<()>>;
+
+    /// What is known of these pods, by (uid, execution id), in the order asked.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>>;
+
+    /// The records of all pods that are not closed ([`Evidence::is_closed`]): where the monitor goes on after a restart.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn open_evidence(&self) -> BoxFuture<'_, Result<Vec<Evidence>>>;
+
+    /// One execution as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn execution(&self, id: String) -> BoxFuture<'_, Result<Option<Execution>>>;
+
+    /// A page of executions, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn executions(&self, query: ExecutionQuery) -> BoxFuture<'_, Result<Vec<Listed>>>;
+
+    /// A page of executions and the head position, read in one transaction: the start of a stream of many.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn snapshot(&self, query: ExecutionQuery) -> BoxFuture<'_, Result<(u64, Vec<Listed>)>>;
+
+    /// Events of one execution after this position, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn execution_events(&self, id: String, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Arc<Record>>>>;
+
+    /// Events of all executions after a position, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<Arc<Record>>>>;
+
+    /// A page of the pods that are still there (not gone), by namespace, name and uid.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>>;
+
+    /// The latest pod of this namespace and name, gone or not.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn pod(&self, namespace: String, name: String) -> BoxFuture<'_, Result<Option<Evidence>>>;
+
+    /// Follows all events from now on. Subscribe before reading the past, then skip what both have.
+    fn follow_all(&self) -> Follower;
+
+    /// Follows one execution's events, and the changes of its evidence, from now on.
+    fn follow(&self, execution_id: &str) -> Follower;
+
+    /// Position of the newest durable event.
+    fn head(&self) -> watch::Receiver<u64>;
+
+    /// The lowest position from which [`Journal::events`] still has everything: what was pruned lies at or below it.
+    fn floor(&self) -> u64;
+
+    /// Made with the journal; part of every event's `source` and of every stream id.
+    fn epoch(&self) -> &str;
+
+    /// How it is doing.
+    fn health(&self) -> Health;
+
+    /// Drops what is too old or too much, at most one batch; call again while it returns something.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be written.
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned>>;
+
+    /// Finishes what was accepted and stops.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

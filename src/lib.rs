@@ -1,0 +1,4 @@
+//! podherald's server.
+
+pub mod health;
+pub mod journal;
