@@ -83,7 +83,7 @@ pub struct Evidence {
     pub restart_count: u32,
     /// Latest end of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<RestartedExit>,
+    pub exit: Option<RunEnd>,
     /// End of the init container that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_failure: Option<InitFailure>,
@@ -99,7 +99,7 @@ pub struct Evidence {
     /// Annotation `podherald.dev/intent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
-    /// First seen: the pod failed, or its node was lost, while the main container still ran (T24).
+    /// First seen: the pod ended, or its node was lost, while the main container still ran (T24).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_off_at: Option<Timestamp>,
     /// The pod is no longer there.
@@ -179,7 +179,7 @@ pub enum MainState {
 
 /// An end of the main container and the run that it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartedExit {
+pub struct RunEnd {
     /// 0 for the first run.
     pub run: u32,
     /// How it ended.
@@ -242,8 +242,11 @@ pub enum PendingClass {
 pub struct Deletion {
     /// When podherald first saw it.
     pub seen_at: Timestamp,
-    /// True if the main container was seen running before or with it: its end came after the request.
+    /// True if the main container was seen running with it: its end came after the request.
     pub while_running: bool,
+    /// What the pod was given to end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<i64>,
 }
 
 /// Who wants the pod gone, and why.
@@ -272,8 +275,9 @@ pub struct Ending {
     pub outcome: Outcome,
     /// Code, signal and source.
     pub exit: Exit,
-    /// Empty evidence on a plain success.
-    pub cause: Cause,
+    /// None on a plain success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Out-of-memory kills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<Oom>,

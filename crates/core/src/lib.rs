@@ -4,9 +4,13 @@
 //! and into [`event`]s, [`cause`] says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
 //! folds it all into what a user asks for.
 
+mod cause;
 pub mod event;
 pub mod evidence;
 pub mod execution;
+pub mod identity;
+pub mod mapper;
+mod merge;
 pub mod output;
 pub mod pod;
 pub mod time;

@@ -25,3 +25,14 @@ pub struct Captured {
     /// How complete it is.
     pub summary: StreamSummary,
 }
+
+/// True if a termination message is the summary that goes with frames.
+pub fn is_frames_summary(message: &str) -> bool {
+    let mut lines = message.lines().filter(|line| !line.trim().is_empty()).peekable();
+    lines.peek().is_some()
+        && lines.all(|line| {
+            line.split_once('=').is_some_and(|(key, _)| {
+                matches!(key.trim(), "exit_code" | "cpu_jiffies" | "clk_tck" | "peak_memory_kb" | "wall_seconds")
+            })
+        })
+}

@@ -1,0 +1,478 @@
+//! Whether an attempt has ended, how, and why.
+//!
+//! Everything is read off the evidence, so the same evidence always gives the same answer. What the kubelet knows
+//! (deadline, OOM, eviction, preemption, lost node) outranks what the program printed; what nobody knows stays unknown.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    event::{Cause, CauseClass, ErrorType, Exit, ExitSource, Oom},
+    evidence::{Ending, Evidence, MainState, Outcome, PendingClass},
+    mapper::Policy,
+    merge::{NODE_LOST, is_node_lost, will_restart},
+    pod::{Phase, Termination},
+};
+
+/// SIGKILL and SIGTERM by the shell's convention: what a kubelet's kill looks like.
+const KILLED: [i32; 2] = [137, 143];
+
+/// Has the attempt ended?
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Decision {
+    /// Not yet; look again at this time even if nothing new is seen.
+    Open(Option<Timestamp>),
+    /// Yes, so.
+    Ended(Box<Ending>),
+}
+
+/// Decides from the evidence, at `now`.
+pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> Decision {
+    let judge = Judge { evidence, now };
+    let is_over = evidence.phase.is_terminal() || evidence.gone.is_some();
+    if let Some(end) = judge.ended_run()
+        && (is_over || !will_restart_main(evidence, end))
+    {
+        return judge.ended(judge.by_exit(end));
+    }
+    if let Some(failure) = &evidence.init_failure
+        && evidence.started_at.is_none()
+        && (failure.is_final || is_over)
+    {
+        return judge.ended(judge.by_init(&failure.container, &failure.end));
+    }
+    if evidence.gone.is_some() {
+        return judge.ended(judge.without_exit());
+    }
+    let lost = is_node_lost(evidence);
+    if evidence.phase.is_terminal() || lost {
+        // A failed pod's or lost node's container may still tell its code (T24).
+        let patience = match evidence.cut_off_at {
+            Some(since) if now < since + exit_patience(evidence, policy) => {
+                Some(since + exit_patience(evidence, policy))
+            }
+            _ => None,
+        };
+        return match patience {
+            Some(until) => Decision::Open(Some(until)),
+            None => judge.ended(judge.without_exit()),
+        };
+    }
+    match pending_deadline(evidence, policy) {
+        Some(deadline) if now >= deadline => judge.ended(judge.never_started()),
+        deadline => Decision::Open(deadline),
+    }
+}
+
+fn will_restart_main(evidence: &Evidence, end: &Termination) -> bool {
+    evidence.main.as_ref().is_some_and(|main| will_restart(main, evidence.restart_policy, end.code))
+}
+
+/// `exit_grace`, after whatever time a node that is only tainted gives its pods to end.
+fn exit_patience(evidence: &Evidence, policy: &Policy) -> SignedDuration {
+    let own_grace = match &evidence.deletion {
+        Some(deletion) if evidence.reason.as_deref() != Some(NODE_LOST) && !evidence.phase.is_terminal() => {
+            deletion.grace_seconds.unwrap_or_default().clamp(0, 3600)
+        }
+        _ => 0,
+    };
+    policy.exit_grace + SignedDuration::from_secs(own_grace)
+}
+
+fn pending_deadline(evidence: &Evidence, policy: &Policy) -> Option<Timestamp> {
+    let pending = evidence.pending.as_ref()?;
+    let grace = match pending.class {
+        PendingClass::Benign => return None,
+        PendingClass::InvalidImage => SignedDuration::ZERO,
+        PendingClass::ImagePull => policy.image_pull_grace,
+        PendingClass::ConfigError => policy.config_error_grace,
+        PendingClass::Unschedulable => policy.unschedulable_deadline?,
+    };
+    Some(pending.since + grace)
+}
+
+/// The program reported `code` though its container ended with 0 (older wrappers always do).
+pub(crate) fn by_report(ending: &mut Ending, code: i32) {
+    let (class, reason) = class_of_code(code, None);
+    let evidence = ending.cause.take().map(|cause| cause.evidence).unwrap_or_default();
+    ending.outcome = Outcome::Failed;
+    ending.exit = Exit { code: Some(code), signal: None, source: ExitSource::Report };
+    ending.cause = Some(Cause {
+        class,
+        reason: reason.to_owned(),
+        message: format!("the program reported exit code {code}"),
+        evidence: evidence
+            .into_iter()
+            .chain([format!("report: exit_code={code}"), "container exit code 0".to_owned()])
+            .collect(),
+    });
+}
+
+/// `error_type` of a failure.
+pub(crate) fn error_type(cause: &Cause, code: Option<i32>) -> ErrorType {
+    match cause.class {
+        CauseClass::UserCode | CauseClass::NeverStarted if code == Some(126) => ErrorType::PermissionDenied,
+        CauseClass::UserCode => ErrorType::ScriptError,
+        CauseClass::ResourceLimit => ErrorType::ResourceLimit,
+        CauseClass::Evicted if cause.reason == "Evicted" => ErrorType::ResourceLimit,
+        CauseClass::Timeout => ErrorType::Timeout,
+        CauseClass::Unknown if code.is_some() => ErrorType::ScriptError,
+        _ => ErrorType::SystemError,
+    }
+}
+
+/// What an exit code says by itself, with the kubelet's reason.
+fn class_of_code(code: i32, reason: Option<&str>) -> (CauseClass, &'static str) {
+    match (code, reason) {
+        (137, Some("OOMKilled")) => (CauseClass::ResourceLimit, "OOMKilled"),
+        // The image or the command is wrong, the program never ran (T47).
+        (_, Some("StartError")) => (CauseClass::NeverStarted, "StartError"),
+        (_, Some("ContainerCannotRun")) => (CauseClass::NeverStarted, "ContainerCannotRun"),
+        (_, Some("CreateContainerError" | "RunContainerError")) => (CauseClass::NeverStarted, "CreateContainerError"),
+        // Grace expiry, liveness probe, the node's OOM killer, or the program itself (T43, T44).
+        (137, _) => (CauseClass::Unknown, "Killed"),
+        _ => (CauseClass::UserCode, "Error"),
+    }
+}
+
+struct Judge<'a> {
+    evidence: &'a Evidence,
+    now: Timestamp,
+}
+
+/// An ending without what all endings share.
+struct Finding {
+    outcome: Outcome,
+    cause: Option<(CauseClass, String, String)>,
+    exit: Exit,
+    end: Option<Termination>,
+    container: Option<String>,
+    message: Option<String>,
+}
+
+impl Judge<'_> {
+    fn ended(&self, finding: Finding) -> Decision {
+        let evidence = self.evidence;
+        let oom = finding.end.as_ref().filter(|end| end.reason.as_deref() == Some("OOMKilled")).map(|end| Oom {
+            seen: true,
+            // The counter behind the word is cumulative: any other code says that a child was killed (T46).
+            fatal: end.code == Some(137),
+        });
+        let cause =
+            finding.cause.map(|(class, reason, message)| Cause { class, reason, message, evidence: facts(evidence) });
+        let at = finding.end.as_ref().and_then(|end| end.finished_at).unwrap_or(self.now);
+        Decision::Ended(Box::new(Ending {
+            outcome: finding.outcome,
+            exit: finding.exit,
+            cause,
+            oom,
+            at,
+            decided_at: self.now,
+            container: finding.container,
+            message: finding.message,
+        }))
+    }
+
+    /// The end of the main container's latest run, unless it runs again.
+    fn ended_run(&self) -> Option<&Termination> {
+        let exit = self.evidence.exit.as_ref()?;
+        (self.evidence.state != MainState::Running).then_some(&exit.end)
+    }
+
+    fn by_exit(&self, end: &Termination) -> Finding {
+        let evidence = self.evidence;
+        let outside = self.from_outside(end.code, end);
+        let (outcome, cause) = match (end.code, outside) {
+            (_, Some(found)) => found,
+            (Some(0), None) => (Outcome::Completed, self.remark_on_success(end)),
+            (None, None) => {
+                let message = "the kubelet lost the container and does not know how it ended".to_owned();
+                (Outcome::Failed, Some((CauseClass::Unknown, end.reason.clone().unwrap_or_default(), message)))
+            }
+            (Some(code), None) => {
+                let (class, reason) = class_of_code(code, end.reason.as_deref());
+                (Outcome::Failed, Some((class, reason.to_owned(), exit_message(code, class, end))))
+            }
+        };
+        Finding {
+            outcome,
+            cause,
+            exit: exit_of(end),
+            container: evidence.main.as_ref().map(|main| main.name.clone()),
+            message: end.message.clone().or_else(|| self.pending_message()),
+            end: Some(end.clone()),
+        }
+    }
+
+    /// Was it ended from outside? `code` is the container's, none if it is not known.
+    fn from_outside(
+        &self,
+        code: Option<i32>,
+        end: &Termination,
+    ) -> Option<(Outcome, Option<(CauseClass, String, String)>)> {
+        let evidence = self.evidence;
+        let was_killed = code.is_none_or(|code| KILLED.contains(&code));
+        if let Some(intent) = &evidence.intent
+            && let Some(deletion) = &evidence.deletion
+            && (deletion.while_running || (was_killed && code != Some(0)))
+        {
+            return Some((
+                Outcome::Cancelled,
+                Some((CauseClass::Cancelled, "Cancelled".to_owned(), intent.reason.clone())),
+            ));
+        }
+        if code == Some(0) {
+            return None;
+        }
+        if evidence.reason.as_deref() == Some("DeadlineExceeded") {
+            return (!self.ended_before_deadline(end)).then(|| self.timed_out());
+        }
+        if code == Some(137) && end.reason.as_deref() == Some("OOMKilled") {
+            let message = "the container used more memory than its limit and was killed".to_owned();
+            return Some((Outcome::Failed, Some((CauseClass::ResourceLimit, "OOMKilled".to_owned(), message))));
+        }
+        if let Some(cause) = self.pod_level(was_killed) {
+            return Some((Outcome::Failed, Some(cause)));
+        }
+        None
+    }
+
+    /// Eviction, preemption, loss of the node and plain deletion, as the pod tells of them.
+    fn pod_level(&self, was_killed: bool) -> Option<(CauseClass, String, String)> {
+        let evidence = self.evidence;
+        let say = |class, reason: &str, fallback: &str| {
+            let message = evidence.message.clone().filter(|m| !m.is_empty()).unwrap_or_else(|| fallback.to_owned());
+            Some((class, reason.to_owned(), message))
+        };
+        match evidence.reason.as_deref() {
+            Some("Evicted") => return say(CauseClass::Evicted, "Evicted", "the kubelet evicted the pod"),
+            Some("Preempting" | "Preempted") => {
+                return say(CauseClass::Preempted, "Preempting", "a more important pod took its place");
+            }
+            Some(reason @ ("NodeShutdown" | "Shutdown" | "Terminated")) => {
+                return say(CauseClass::NodeLost, reason, "its node was shut down");
+            }
+            Some(NODE_LOST) if was_killed => return say(CauseClass::NodeLost, NODE_LOST, "its node stopped answering"),
+            _ => {}
+        }
+        if !was_killed {
+            return None; // marked, but it finished by itself (T36)
+        }
+        if let Some(disruption) = &evidence.disruption {
+            let (class, sentence) = match disruption.reason.as_str() {
+                "PreemptionByScheduler" => (CauseClass::Preempted, "a more important pod took its place"),
+                "DeletionByTaintManager" | "DeletionByPodGC" => (CauseClass::NodeLost, "its node was lost"),
+                "EvictionByEvictionAPI" => (CauseClass::Evicted, "it was evicted through the API"),
+                "TerminationByKubelet" => (CauseClass::Evicted, "its kubelet ended it"),
+                _ => (CauseClass::Platform, "the cluster ended it"),
+            };
+            let message = disruption.message.clone().unwrap_or_else(|| sentence.to_owned());
+            return Some((class, disruption.reason.clone(), message));
+        }
+        let deleted = evidence.deletion.is_some() || evidence.gone.as_ref().is_some_and(|gone| gone.deleted);
+        deleted.then(|| {
+            (CauseClass::Deleted, "Deleted".to_owned(), "the pod was deleted while its program ran".to_owned())
+        })
+    }
+
+    fn timed_out(&self) -> (Outcome, Option<(CauseClass, String, String)>) {
+        let message = match self.evidence.active_deadline_seconds {
+            Some(seconds) => format!("the program ran longer than its deadline of {seconds} s"),
+            None => "the program ran longer than its deadline".to_owned(),
+        };
+        (Outcome::Timeout, Some((CauseClass::Timeout, "DeadlineExceeded".to_owned(), message)))
+    }
+
+    /// The container failed by itself more than a second before the deadline that the pod then also ran into.
+    fn ended_before_deadline(&self, end: &Termination) -> bool {
+        let evidence = self.evidence;
+        let (Some(code), Some(finished), Some(start), Some(seconds)) =
+            (end.code, end.finished_at, evidence.start_time, evidence.active_deadline_seconds)
+        else {
+            return false;
+        };
+        !KILLED.contains(&code)
+            && start.saturating_add(SignedDuration::from_secs(seconds - 1)).is_ok_and(|at| finished < at)
+    }
+
+    /// A success worth a remark: the pod was ended from outside, or memory was short, and the program made it all the same.
+    fn remark_on_success(&self, end: &Termination) -> Option<(CauseClass, String, String)> {
+        let made_it = |class, reason: &str| {
+            Some((class, reason.to_owned(), format!("the program ended with 0 although its pod says {reason}")))
+        };
+        match self.evidence.reason.as_deref() {
+            Some("DeadlineExceeded") => return made_it(CauseClass::Timeout, "DeadlineExceeded"),
+            Some("Evicted") => return made_it(CauseClass::Evicted, "Evicted"),
+            _ => {}
+        }
+        if end.reason.as_deref() == Some("OOMKilled") { made_it(CauseClass::ResourceLimit, "OOMKilled") } else { None }
+    }
+
+    fn by_init(&self, container: &str, end: &Termination) -> Finding {
+        let message = match end.code {
+            Some(code) => format!("init container {container} ended with {code}: the program never started"),
+            None => format!("init container {container} was lost: the program never started"),
+        };
+        Finding {
+            outcome: Outcome::Failed,
+            cause: Some((CauseClass::NeverStarted, "InitContainerFailed".to_owned(), message)),
+            exit: exit_of(end),
+            container: Some(container.to_owned()),
+            message: end.message.clone().or_else(|| self.pending_message()),
+            end: Some(end.clone()),
+        }
+    }
+
+    /// Ended, and nobody knows the main container's code.
+    fn without_exit(&self) -> Finding {
+        let evidence = self.evidence;
+        let main = evidence.main.as_ref().map(|main| main.name.clone());
+        if evidence.phase == Phase::Succeeded {
+            return Finding {
+                outcome: Outcome::Completed,
+                cause: None,
+                exit: Exit { code: Some(0), signal: None, source: ExitSource::Kubelet },
+                end: None,
+                container: main,
+                message: None,
+            };
+        }
+        let (outcome, cause) = self.why_without_exit();
+        let never_ran = cause.as_ref().is_some_and(|(class, ..)| *class == CauseClass::NeverStarted);
+        Finding {
+            outcome,
+            cause,
+            exit: Exit::default(),
+            end: None,
+            container: main.filter(|_| !never_ran),
+            message: self.pending_message(),
+        }
+    }
+
+    fn why_without_exit(&self) -> (Outcome, Option<(CauseClass, String, String)>) {
+        let evidence = self.evidence;
+        let nobody = Termination::default();
+        if let Some(found) = self.from_outside(None, &nobody).filter(|(_, cause)| {
+            // A pod that was only waiting, and failed, explains itself better than its deletion does.
+            !(evidence.phase == Phase::Failed && evidence.pending.is_some())
+                || cause.as_ref().is_none_or(|(class, ..)| *class != CauseClass::Deleted)
+        }) {
+            return found;
+        }
+        if evidence.started_at.is_none() && evidence.gone.is_none()
+            || evidence.started_at.is_none() && evidence.phase == Phase::Failed
+        {
+            if evidence.pending.is_some() {
+                return (Outcome::Failed, self.never_started().cause);
+            }
+            if let Some(reason) = &evidence.reason {
+                let message = evidence.message.clone().unwrap_or_else(|| "its node refused the pod".to_owned());
+                return (Outcome::Failed, Some((CauseClass::NeverStarted, reason.clone(), message)));
+            }
+        }
+        let (reason, message) = if evidence.gone.is_some() && evidence.phase != Phase::Failed {
+            ("Vanished", "the pod disappeared while nobody watched, and nothing tells how it ended")
+        } else {
+            ("Unknown", "the pod failed and nothing tells why")
+        };
+        (Outcome::Failed, Some((CauseClass::Unknown, reason.to_owned(), message.to_owned())))
+    }
+
+    /// The program waits for something that does not come.
+    fn never_started(&self) -> Finding {
+        let evidence = self.evidence;
+        let (reason, message) = match &evidence.pending {
+            Some(pending) => (pending.reason.clone(), pending.message.clone()),
+            None => ("Unknown".to_owned(), None),
+        };
+        let class = if evidence.started_at.is_some() { CauseClass::Platform } else { CauseClass::NeverStarted };
+        let sentence = match &message {
+            Some(message) => format!("the program could not start: {reason}: {message}"),
+            None => format!("the program could not start: {reason}"),
+        };
+        Finding {
+            outcome: Outcome::Failed,
+            cause: Some((class, reason, sentence)),
+            exit: Exit::default(),
+            end: None,
+            container: None,
+            message,
+        }
+    }
+
+    fn pending_message(&self) -> Option<String> {
+        self.evidence.pending.as_ref().and_then(|pending| pending.message.clone())
+    }
+}
+
+fn exit_of(end: &Termination) -> Exit {
+    let source = if end.code.is_some() { ExitSource::Kubelet } else { ExitSource::None };
+    Exit { code: end.code, signal: end.signal, source }
+}
+
+fn exit_message(code: i32, class: CauseClass, end: &Termination) -> String {
+    let detail = end.message.as_deref().map(str::trim).filter(|m| !m.is_empty()).and_then(|m| m.lines().last());
+    match (class, detail) {
+        (CauseClass::NeverStarted, Some(detail)) => format!("the program could not start: {detail}"),
+        (CauseClass::NeverStarted, None) => format!("the program could not start (exit code {code})"),
+        (CauseClass::Unknown, _) => format!("the program was killed (exit code {code}) and nothing tells by whom"),
+        _ => format!("the program ended with exit code {code}"),
+    }
+}
+
+/// The facts behind a decision, one a line.
+pub(crate) fn facts(evidence: &Evidence) -> Vec<String> {
+    let mut facts = vec![format!("pod phase {:?}", evidence.phase)];
+    if let Some(reason) = &evidence.reason {
+        facts.push(match &evidence.message {
+            Some(message) => format!("pod reason {reason}: {message}"),
+            None => format!("pod reason {reason}"),
+        });
+    }
+    let end = evidence.exit.as_ref().map(|exit| ("main", exit.run, &exit.end));
+    let init = evidence.init_failure.as_ref().map(|init| (init.container.as_str(), 0, &init.end));
+    for (container, run, end) in end.into_iter().chain(init) {
+        facts.push(describe_end(container, run, end));
+    }
+    match evidence.state {
+        MainState::Running => facts.push("main container last seen running".to_owned()),
+        MainState::Unknown => facts.push("no status of the main container".to_owned()),
+        MainState::Waiting | MainState::Terminated => {}
+    }
+    if let Some(pending) = &evidence.pending {
+        facts.push(format!("waiting: {} since {}", pending.reason, pending.since));
+    }
+    if let Some(disruption) = &evidence.disruption {
+        facts.push(format!("condition DisruptionTarget: {}", disruption.reason));
+    }
+    if let Some(intent) = &evidence.intent {
+        facts.push(format!("annotated intent: {}", intent.reason));
+    }
+    if evidence.deletion.is_some() {
+        facts.push("deletion was requested".to_owned());
+    }
+    if let Some(gone) = &evidence.gone {
+        facts.push(if gone.deleted { "pod deleted".to_owned() } else { "pod not found".to_owned() });
+    }
+    facts
+}
+
+fn describe_end(container: &str, run: u32, end: &Termination) -> String {
+    let mut text = format!("container {container} terminated");
+    match end.code {
+        Some(code) => text.push_str(&format!(", exit code {code}")),
+        None => text.push_str(", exit code unknown"),
+    }
+    if let Some(reason) = &end.reason {
+        text.push_str(&format!(", reason {reason}"));
+    }
+    if let Some(signal) = end.code.filter(|code| (129..=159).contains(code)).map(|code| code - 128) {
+        text.push_str(&format!(", by convention signal {signal}"));
+    }
+    if let Some(at) = end.finished_at {
+        text.push_str(&format!(", finished {at}"));
+    }
+    if run > 0 {
+        text.push_str(&format!(", after {run} restarts"));
+    }
+    text
+}

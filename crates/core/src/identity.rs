@@ -1,0 +1,79 @@
+//! Whose pod is it: the execution id and the attempt's key.
+
+use std::{fmt, str::FromStr};
+
+use crate::pod::{ATTEMPT_ANNOTATION, Pod};
+
+/// Longest execution id taken from a pod, in bytes; a longer one is no id.
+pub const MAX_ID_BYTES: usize = 253;
+
+/// One place where an execution id may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `label:KEY`.
+    Label(String),
+    /// `annotation:KEY`.
+    Annotation(String),
+    /// `prefix:TEXT`: what follows this prefix of the pod's name.
+    NamePrefix(String),
+}
+
+/// The text is none of the three forms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not one of `label:KEY`, `annotation:KEY`, `prefix:TEXT`")]
+pub struct ParsePlaceError(String);
+
+impl FromStr for Place {
+    type Err = ParsePlaceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("label", key)) if !key.is_empty() => Ok(Self::Label(key.to_owned())),
+            Some(("annotation", key)) if !key.is_empty() => Ok(Self::Annotation(key.to_owned())),
+            Some(("prefix", prefix)) if !prefix.is_empty() => Ok(Self::NamePrefix(prefix.to_owned())),
+            _ => Err(ParsePlaceError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label(key) => write!(f, "label:{key}"),
+            Self::Annotation(key) => write!(f, "annotation:{key}"),
+            Self::NamePrefix(prefix) => write!(f, "prefix:{prefix}"),
+        }
+    }
+}
+
+/// The places of the field, in their order.
+pub fn default_places() -> Vec<Place> {
+    vec![
+        Place::Label("execution-id".to_owned()),
+        Place::Label("eval-id".to_owned()),
+        Place::Annotation("integr8s.io/execution-id".to_owned()),
+        Place::NamePrefix("executor-".to_owned()),
+        Place::NamePrefix("exec-".to_owned()),
+    ]
+}
+
+/// The execution that a pod belongs to: the first usable id among `places`.
+pub fn execution_id<'a>(pod: &'a Pod, places: &[Place]) -> Option<&'a str> {
+    places
+        .iter()
+        .filter_map(|place| match place {
+            Place::Label(key) => pod.labels.get(key).map(String::as_str),
+            Place::Annotation(key) => pod.annotations.get(key).map(String::as_str),
+            Place::NamePrefix(prefix) => pod.name.strip_prefix(prefix.as_str()),
+        })
+        .find(|id| is_usable(id))
+}
+
+/// What tells this attempt from the execution's others; never a name (T16).
+pub fn attempt_key(pod: &Pod) -> &str {
+    pod.annotations.get(ATTEMPT_ANNOTATION).map(String::as_str).filter(|key| is_usable(key)).unwrap_or(&pod.uid)
+}
+
+fn is_usable(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.chars().any(char::is_control)
+}
