@@ -1,0 +1,143 @@
+//! The pods under way, in memory: their evidence, who sees them, and when to look again.
+//!
+//! Only the monitor's loop touches it. What it holds is in the journal too; it moves on only after the append.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use podherald_core::evidence::Evidence;
+use tokio::time::Instant;
+
+/// One pod under way.
+#[derive(Debug)]
+pub struct Tracked {
+    /// What is known of it.
+    pub evidence: Arc<Evidence>,
+    /// Bit set of the watches that list it. None since the start: only the journal knows it so far.
+    pub watches: u64,
+    /// When it was last seen by a watch or list.
+    pub seen_at: Instant,
+    /// It left its watches while it was still there: only GETs tell of it now (T15).
+    pub strayed: bool,
+    /// A watch said `DELETED`, and no GET has shown the pod since.
+    pub left: bool,
+    /// A GET about it is under way.
+    pub resolving: bool,
+    /// When time alone may decide something.
+    pub tick: Option<Instant>,
+    /// When to ask the API server again.
+    pub recheck: Option<Instant>,
+    /// How often asking has failed in a row.
+    pub failures: u32,
+    wake: Option<Instant>,
+}
+
+/// All pods under way, by uid.
+#[derive(Debug, Default)]
+pub struct Index {
+    pods: HashMap<String, Tracked>,
+    wakes: BTreeSet<(Instant, String)>,
+}
+
+impl Index {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// The pod with this uid.
+    pub fn get_mut(&mut self, uid: &str) -> Option<&mut Tracked> {
+        self.pods.get_mut(uid)
+    }
+
+    /// True if the pod is known.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// Adds a pod.
+    pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
+        let uid = evidence.uid.clone();
+        let tracked = Tracked {
+            evidence: Arc::new(evidence),
+            watches: 0,
+            seen_at: now,
+            strayed: false,
+            left: false,
+            resolving: false,
+            tick: None,
+            recheck: None,
+            failures: 0,
+            wake: None,
+        };
+        self.pods.entry(uid).or_insert(tracked)
+    }
+
+    /// Drops a pod of which nothing more will come.
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(tracked) = self.pods.remove(uid)
+            && let Some(at) = tracked.wake
+        {
+            self.wakes.remove(&(at, uid.to_owned()));
+        }
+    }
+
+    /// Puts the pod's plans (`tick`, `recheck`) into the order of all; call it after changing either.
+    pub fn reschedule(&mut self, uid: &str) {
+        let Some(tracked) = self.pods.get_mut(uid) else { return };
+        let earliest = tracked.tick.into_iter().chain(tracked.recheck).min();
+        if earliest == tracked.wake {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut tracked.wake, earliest) {
+            self.wakes.remove(&(old, uid.to_owned()));
+        }
+        if let Some(at) = earliest {
+            self.wakes.insert((at, uid.to_owned()));
+        }
+    }
+
+    /// When the next pod wants to be looked at.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// The pods whose time has come.
+    pub fn take_due(&mut self, now: Instant) -> Vec<String> {
+        let mut due = Vec::new();
+        while self.wakes.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, uid)) = self.wakes.pop_first() else { break };
+            if let Some(tracked) = self.pods.get_mut(&uid) {
+                tracked.wake = None;
+            }
+            due.push(uid);
+        }
+        due
+    }
+
+    /// Known to this watch, not in its complete list of `listed`, and not seen since it was asked for: maybe gone (T1).
+    pub fn missing(&self, watch: usize, asked_at: Instant, listed: &HashSet<String>) -> Vec<String> {
+        let of_watch = |tracked: &Tracked| tracked.watches & (1 << watch) != 0;
+        self.pods
+            .iter()
+            .filter(|(uid, tracked)| {
+                of_watch(tracked)
+                    && tracked.seen_at <= asked_at
+                    && tracked.evidence.gone.is_none()
+                    && !listed.contains(uid.as_str())
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+
+    /// Known from the journal only: no watch has seen them since the start.
+    pub fn unseen(&self) -> Vec<String> {
+        self.pods
+            .iter()
+            .filter(|(_, tracked)| tracked.watches == 0 && tracked.evidence.gone.is_none())
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,104 @@
+//! What the monitor counts.
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::watcher::Freshness;
+
+/// Label of a malformed field: a path from a fixed list, never a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FieldLabel {
+    field: &'static str,
+}
+
+/// The monitor's counters; clones share their values.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Complete lists taken by the watches.
+    pub lists: Counter,
+    /// Failed requests and `ERROR` frames of the watches.
+    pub watch_failures: Counter,
+    /// Watches started anew because they were silent or kept a bad version.
+    pub watch_rebuilds: Counter,
+    /// Looks at pods.
+    pub observations: Counter,
+    /// Fields that could not be read.
+    pub malformed: Family<FieldLabel, Counter>,
+    /// Frames without an identity, dropped.
+    pub unidentified: Counter,
+    /// Pods without an execution id, ignored.
+    pub ignored: Counter,
+    /// Pods that claim another namespace's execution.
+    pub conflicts: Counter,
+    /// Appends that failed and were tried again.
+    pub append_retries: Counter,
+    /// Reconciliations that listed everything.
+    pub reconciles: Counter,
+    /// Reconciliations that failed.
+    pub reconcile_failures: Counter,
+    /// Facts that a reconciliation brought and the watch had not.
+    pub repairs: Counter,
+    /// GETs that decided whether a pod is gone.
+    pub resolutions: Counter,
+    /// Such GETs that failed and are tried again.
+    pub resolution_failures: Counter,
+    /// Pods in the index.
+    pub tracked: Gauge,
+    /// Attempts whose output is being read.
+    pub collecting: Gauge,
+    /// Sightings waiting for the monitor.
+    pub queued: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything under `podherald_monitor_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("podherald_monitor");
+        registry.register("lists", "Complete lists taken by the watches", self.lists.clone());
+        registry.register("watch_failures", "Failed watch and list requests", self.watch_failures.clone());
+        registry.register("watch_rebuilds", "Watches started anew", self.watch_rebuilds.clone());
+        registry.register("observations", "Looks at pods", self.observations.clone());
+        registry.register("malformed_fields", "Pod fields that could not be read", self.malformed.clone());
+        registry.register("unidentified_frames", "Frames without name, namespace or uid", self.unidentified.clone());
+        registry.register("ignored_pods", "Pods without an execution id", self.ignored.clone());
+        registry.register("conflicting_pods", "Pods that claim another namespace's execution", self.conflicts.clone());
+        registry.register("append_retries", "Journal appends tried again", self.append_retries.clone());
+        registry.register("reconciles", "Complete reconciliations", self.reconciles.clone());
+        registry.register("reconcile_failures", "Reconciliations that failed", self.reconcile_failures.clone());
+        registry.register("repairs", "Facts that only a reconciliation brought", self.repairs.clone());
+        registry.register("resolutions", "GETs that decided whether a pod is gone", self.resolutions.clone());
+        registry.register("resolution_failures", "Such GETs that failed", self.resolution_failures.clone());
+        registry.register("tracked_pods", "Pods in the index", self.tracked.clone());
+        registry.register("collecting", "Attempts whose output is being read", self.collecting.clone());
+        registry.register("queued_sightings", "Sightings waiting for the monitor", self.queued.clone());
+    }
+
+    /// Counts the unreadable fields of one frame.
+    pub fn count_malformed(&self, fields: &[&'static str]) {
+        for field in fields {
+            self.malformed.get_or_create(&FieldLabel { field }).inc();
+        }
+    }
+}
+
+/// The largest staleness of all watches, taken when asked.
+#[derive(Debug)]
+pub struct Staleness(pub Vec<Freshness>);
+
+impl Collector for Staleness {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let seconds = self.0.iter().map(|watch| watch.staleness().as_secs_f64()).fold(0.0, f64::max);
+        let gauge = ConstGauge::new(seconds);
+        let metric = encoder.encode_descriptor(
+            "podherald_monitor_watch_staleness_seconds",
+            "Time since the most silent watch gave a sign of life",
+            None,
+            gauge.metric_type(),
+        )?;
+        gauge.encode(metric)
+    }
+}

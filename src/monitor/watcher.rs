@@ -1,0 +1,250 @@
+//! One watch: kube's watcher with raw events, kept alive.
+//!
+//! kube's watcher resumes after EOF and relists after an `ERROR` 410 by itself. What it does not get over is replaced
+//! here: a watch that the server refuses to start from its version for ever, and one that says nothing any more.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    runtime::watcher::{self, Event, watcher},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    api::{Activity, Backoff, attentive},
+    metrics::Metrics,
+    wire,
+};
+
+/// Pods a page: fewer cost round trips, more cost memory.
+pub const PAGE_SIZE: u32 = 500;
+
+/// What a watch saw.
+#[derive(Debug)]
+pub enum Sighting {
+    /// A complete list of the watch's selector.
+    Listed {
+        /// Which watch.
+        watch: usize,
+        /// When the list was asked for; what came later need not be in it.
+        asked_at: Instant,
+        /// True if a relist or start, false if the reconciler asked.
+        by_watch: bool,
+        /// All pods of the selector.
+        pods: Vec<wire::Pod>,
+    },
+    /// A pod was added or changed.
+    Seen {
+        /// Which watch.
+        watch: usize,
+        /// Its state.
+        pod: wire::Pod,
+    },
+    /// A pod left the watch: deleted, or its labels changed (T15).
+    Left {
+        /// Its last state.
+        pod: wire::Pod,
+    },
+}
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// One namespace; none: all.
+    pub namespace: Option<String>,
+    /// A label selector.
+    pub selector: String,
+}
+
+impl Scope {
+    /// The pods of the scope.
+    pub fn api(&self, client: Client) -> Api<wire::Pod> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+}
+
+/// How a watch is doing; shared with `/readyz` and `/metrics`.
+#[derive(Debug, Clone)]
+pub struct Freshness {
+    activity: Activity,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    synced: bool,
+    refused: Option<String>,
+}
+
+impl Freshness {
+    fn new() -> Self {
+        Self { activity: Activity::begin(), state: Arc::default() }
+    }
+
+    /// Time since the last sign of life.
+    pub fn staleness(&self) -> Duration {
+        self.activity.last().elapsed()
+    }
+
+    /// What is wrong with the watch, if anything is.
+    pub fn problem(&self, stale_after: Duration) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = &state.refused {
+            return Some(refusal.clone());
+        }
+        if !state.synced {
+            return Some("the first list is not complete yet".to_owned());
+        }
+        let staleness = self.staleness();
+        (staleness > stale_after).then(|| format!("no sign of life from the watch for {} s", staleness.as_secs()))
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// One watch of the monitor.
+pub struct Watch {
+    /// Its number: bit of the pods that it knows.
+    pub id: usize,
+    /// What it watches.
+    pub scope: Scope,
+    /// `kube.watch_timeout`: the server ends each watch call after it.
+    pub timeout: Duration,
+    /// Silence after which the watch counts as dead.
+    pub stale_after: Duration,
+    freshness: Freshness,
+    metrics: Metrics,
+}
+
+impl Watch {
+    /// A watch that has not begun.
+    pub fn new(id: usize, scope: Scope, timeout: Duration, stale_after: Duration, metrics: Metrics) -> Self {
+        Self { id, scope, timeout, stale_after, freshness: Freshness::new(), metrics }
+    }
+
+    /// How it is doing, now and later.
+    pub fn freshness(&self) -> Freshness {
+        self.freshness.clone()
+    }
+
+    /// Watches until cancelled, or until nobody takes what it sees.
+    pub async fn run(self, base: Client, out: mpsc::Sender<Sighting>, stop: CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(30));
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = self.watch_once(&base, &out, &mut backoff) => self.metrics.watch_rebuilds.inc(),
+                () = stop.cancelled() => return,
+                () = out.closed() => return,
+            };
+        }
+    }
+
+    /// Drives one watcher until it has to be replaced.
+    async fn watch_once(&self, base: &Client, out: &mpsc::Sender<Sighting>, backoff: &mut Backoff) {
+        let api = self.scope.api(attentive(base, self.freshness.activity.clone()));
+        let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(60).max(1);
+        let config = watcher::Config::default().labels(&self.scope.selector).timeout(seconds).page_size(PAGE_SIZE);
+        let mut events = pin!(watcher(api, config));
+        let mut listing = Vec::new();
+        let mut asked_at = Instant::now();
+        loop {
+            let dead_at = self.freshness.activity.last().max(asked_at) + self.stale_after;
+            let event = tokio::select! {
+                // What has come counts before the clock: back-pressure is not silence.
+                biased;
+                event = events.next() => event,
+                () = sleep_until(dead_at) => {
+                    if self.freshness.activity.last() + self.stale_after > Instant::now() {
+                        continue;
+                    }
+                    tracing::warn!(watch = self.id, selector = %self.scope.selector, "watch is silent, starting it anew");
+                    return;
+                }
+            };
+            let sighting = match event {
+                Some(Ok(event)) => {
+                    backoff.reset();
+                    self.freshness.update(|state| state.refused = None);
+                    match event {
+                        Event::Init => {
+                            listing.clear();
+                            asked_at = Instant::now();
+                            continue;
+                        }
+                        Event::InitApply(pod) => {
+                            listing.push(pod);
+                            continue;
+                        }
+                        Event::InitDone => {
+                            self.metrics.lists.inc();
+                            let pods = std::mem::take(&mut listing);
+                            Sighting::Listed { watch: self.id, asked_at, by_watch: true, pods }
+                        }
+                        Event::Apply(pod) => Sighting::Seen { watch: self.id, pod },
+                        Event::Delete(pod) => Sighting::Left { pod },
+                    }
+                }
+                Some(Err(error)) => {
+                    self.metrics.watch_failures.inc();
+                    self.note(&error);
+                    let pause = backoff.next();
+                    tracing::info!(watch = self.id, %error, pause_ms = pause.as_millis(), "watch failed, trying again");
+                    sleep(pause).await;
+                    if keeps_a_bad_version(&error) {
+                        return;
+                    }
+                    continue;
+                }
+                None => return,
+            };
+            let is_list = matches!(sighting, Sighting::Listed { .. });
+            if out.send(sighting).await.is_err() {
+                return;
+            }
+            if is_list {
+                self.freshness.update(|state| state.synced = true);
+            }
+        }
+    }
+
+    /// A refusal is not "no pods" (T17): it shows at once, not only when the watch has gone stale.
+    fn note(&self, error: &watcher::Error) {
+        let refusal = status_of(error).filter(|status| matches!(status.code, 401 | 403)).map(|status| {
+            format!("the API server refuses the watch of `{}` ({}): {}", self.scope.selector, status.code, status.message)
+        });
+        if let Some(refusal) = refusal {
+            self.freshness.update(|state| state.refused = Some(refusal));
+        }
+    }
+}
+
+fn status_of(error: &watcher::Error) -> Option<&kube::core::Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// kube's watcher asks again from the same version for ever after these (T5, T18).
+fn keeps_a_bad_version(error: &watcher::Error) -> bool {
+    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else { return false };
+    status.code == 410 || status.message.to_ascii_lowercase().contains("too large resource version")
+}
