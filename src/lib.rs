@@ -1,4 +1,6 @@
 //! podherald's server.
 
+pub mod clock;
+pub mod config;
 pub mod health;
 pub mod journal;

@@ -1,0 +1,66 @@
+//! `[http]`: the listener and its streams.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    Error,
+    setting::settings,
+    source::Effective,
+    value::{choice, positive},
+};
+
+settings! {
+    /// Where podherald answers, and within which bounds.
+    pub struct Http in "http." {
+        /// Address and port to listen on; port 0 takes a free one.
+        /// `PODHERALD_HTTP__LISTEN`, default `"127.0.0.1:8080"`.
+        listen: SocketAddr = "127.0.0.1:8080",
+        /// Must be true for a listener beyond loopback, since podherald does not ask who is calling.
+        /// `PODHERALD_HTTP__ALLOW_UNAUTHENTICATED`, default `false`.
+        allow_unauthenticated: bool = false,
+        /// What ends an execution's stream: `terminal`, its terminal event, or `result`, its stored result. `result`
+        /// needs a result store, which this version does not have.
+        /// `PODHERALD_HTTP__END_ON`, default `"terminal"`.
+        end_on: EndOn = "terminal",
+        /// Connections open at a time; further ones wait to be accepted.
+        /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10000`.
+        max_connections: u32 = 10000,
+        /// Pause after which a silent stream carries a heartbeat.
+        /// `PODHERALD_HTTP__HEARTBEAT`, default `"15s"`.
+        heartbeat: Duration = "15s",
+        /// A client that takes nothing for so long is disconnected.
+        /// `PODHERALD_HTTP__WRITE_TIMEOUT`, default `"30s"`.
+        write_timeout: Duration = "30s",
+    }
+}
+
+choice! {
+    /// What ends an execution's stream.
+    pub enum EndOn {
+        /// The terminal event.
+        Terminal = "terminal",
+        /// `result_stored` or `result_failed`.
+        Result = "result",
+    }
+}
+
+impl Http {
+    pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
+        positive(effective, "http.max_connections", self.max_connections)?;
+        positive(effective, "http.heartbeat", self.heartbeat)?;
+        positive(effective, "http.write_timeout", self.write_timeout)?;
+        if self.end_on == EndOn::Result {
+            return Err(
+                effective.refuse("http.end_on", "`terminal`: `result` needs a result store, and this version has none")
+            );
+        }
+        if !self.listen.ip().is_loopback() && !self.allow_unauthenticated {
+            return Err(effective.refuse(
+                "http.listen",
+                "a loopback address such as `127.0.0.1:8080`, or `http.allow_unauthenticated = true` as well: podherald \
+                 does not ask who is calling",
+            ));
+        }
+        Ok(())
+    }
+}

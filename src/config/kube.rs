@@ -1,0 +1,70 @@
+//! `[kube]`: which cluster, and which of its pods.
+
+use std::time::Duration;
+
+use super::{
+    Error,
+    names::{ContainerName, IdentitySource, LabelSelector, Namespace},
+    setting::settings,
+    source::Effective,
+    value::choice,
+};
+
+/// kube refuses watches of 295 s and more.
+const LONGEST_WATCH: Duration = Duration::from_secs(290);
+
+settings! {
+    /// Which cluster is watched, and which of its pods run somebody's code.
+    pub struct Kube in "kube." {
+        /// `cluster`: the cluster that KUBECONFIG or the pod's own service account names. `embedded`: a cluster inside
+        /// podherald, which this version does not have.
+        /// `PODHERALD_KUBE__MODE`, default `"cluster"`.
+        mode: Mode = "cluster",
+        /// Label selectors of the pods to watch, each with a watch of its own; a pod that several admit counts once.
+        /// In the variable they are separated by `;`.
+        /// `PODHERALD_KUBE__LABEL_SELECTORS`, default `["execution-id", "eval-id"]`.
+        label_selectors: Vec<LabelSelector> = ["execution-id", "eval-id"],
+        /// Namespaces to watch; an empty list means all.
+        /// `PODHERALD_KUBE__NAMESPACES`, default `[]`.
+        namespaces: Vec<Namespace> = [],
+        /// Name of the container that decides, where the pod's annotation `kubectl.kubernetes.io/default-container` does
+        /// not say; a pod without such a container is judged by its first.
+        /// `PODHERALD_KUBE__CONTAINER`, default `"executor"`.
+        container: ContainerName = "executor",
+        /// How long the API server may keep one watch request open; a watch silent for longer is taken for dead.
+        /// `PODHERALD_KUBE__WATCH_TIMEOUT`, default `"60s"`.
+        watch_timeout: Duration = "60s",
+        /// Where a pod's execution id is read, the first that is there: `label:NAME`, `annotation:NAME`, or
+        /// `prefix:TEXT` for the rest of a pod name that begins so.
+        /// `PODHERALD_KUBE__EXECUTION_ID`, default `["label:execution-id", "label:eval-id", "annotation:integr8s.io/execution-id", "prefix:executor-", "prefix:exec-"]`.
+        execution_id: Vec<IdentitySource> = ["label:execution-id", "label:eval-id", "annotation:integr8s.io/execution-id", "prefix:executor-", "prefix:exec-"],
+    }
+}
+
+choice! {
+    /// Which cluster.
+    pub enum Mode {
+        /// The one that KUBECONFIG or the service account names.
+        Cluster = "cluster",
+        /// The one inside podherald.
+        Embedded = "embedded",
+    }
+}
+
+impl Kube {
+    pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
+        if self.mode == Mode::Embedded {
+            return Err(effective.refuse("kube.mode", "`cluster`: this version has no embedded cluster yet"));
+        }
+        if self.label_selectors.is_empty() {
+            return Err(effective.refuse("kube.label_selectors", "at least one label selector, such as `execution-id`"));
+        }
+        if self.execution_id.is_empty() {
+            return Err(effective.refuse("kube.execution_id", "at least one source, such as `label:execution-id`"));
+        }
+        if self.watch_timeout < Duration::from_secs(1) || self.watch_timeout > LONGEST_WATCH {
+            return Err(effective.refuse("kube.watch_timeout", "a duration from `1s` to `290s`"));
+        }
+        Ok(())
+    }
+}

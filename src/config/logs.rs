@@ -1,0 +1,37 @@
+//! `[logs]`: how output is collected.
+
+use std::time::Duration;
+
+use super::{
+    Error,
+    setting::settings,
+    source::Effective,
+    value::{Size, positive},
+};
+
+settings! {
+    /// Bounds on reading what a container printed.
+    pub struct Logs in "logs." {
+        /// Bytes kept of one attempt's output: half from its beginning, half from its end.
+        /// `PODHERALD_LOGS__MAX_BYTES`, default `"16MiB"`.
+        max_bytes: Size = "16MiB",
+        /// How long reading one output may take, retries included; the terminal event then goes out with what there is.
+        /// `PODHERALD_LOGS__DEADLINE`, default `"30s"`.
+        deadline: Duration = "30s",
+        /// Outputs read at a time.
+        /// `PODHERALD_LOGS__CONCURRENCY`, default `32`.
+        concurrency: u32 = 32,
+        /// The longest line that is still read as a report; a longer one is text.
+        /// `PODHERALD_LOGS__MAX_REPORT_BYTES`, default `"4MiB"`.
+        max_report_bytes: Size = "4MiB",
+    }
+}
+
+impl Logs {
+    pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
+        positive(effective, "logs.max_bytes", self.max_bytes)?;
+        positive(effective, "logs.deadline", self.deadline)?;
+        positive(effective, "logs.concurrency", self.concurrency)?;
+        positive(effective, "logs.max_report_bytes", self.max_report_bytes)
+    }
+}

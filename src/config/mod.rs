@@ -1,0 +1,231 @@
+//! What podherald is told: defaults, overridden by `podherald.toml`, overridden by the environment, overridden by flags.
+//!
+//! The file is the one that `--config` names, else the one that `PODHERALD_CONFIG` names, else `podherald.toml` in the
+//! working directory if there is one. The variable of a setting is `PODHERALD_<SECTION>__<KEY>`, at the top level
+//! `PODHERALD_<KEY>`. Durations are written `500ms`, `5s`, `2m`, `7d`, sizes `16MiB`; lists in variables and flags are
+//! separated by commas, label selectors by `;`. What podherald does not know, it refuses.
+
+mod document;
+mod error;
+mod http;
+mod journal;
+mod kube;
+mod logs;
+mod monitor;
+mod names;
+mod setting;
+mod source;
+mod telemetry;
+mod value;
+
+use std::path::PathBuf;
+
+pub use document::document;
+pub use error::Error;
+pub use http::{EndOn, Http};
+pub use journal::Journal;
+pub use kube::{Kube, Mode};
+pub use logs::Logs;
+pub use monitor::Monitor;
+pub use names::{ContainerName, Environment, IdentitySource, LabelSelector, LogFilter, Namespace};
+pub use setting::Setting;
+pub use source::{Effective, Flag, Origin, Sources};
+pub use telemetry::{Format, Telemetry};
+pub use value::Size;
+
+use crate::health::Role;
+
+setting::settings! {
+    /// All settings, each checked by itself and together with the others.
+    pub struct Config in "" {
+        /// Directory of the journal and the output. One process at a time owns it; another one waits as its standby.
+        /// `PODHERALD_DATA_DIR`, default `"./data"`.
+        data_dir: PathBuf = "./data",
+        /// What this process does: `monitor` watches the cluster, `api` answers requests.
+        /// `PODHERALD_ROLES`, default `["api", "monitor"]`.
+        roles: Vec<Role> = ["api", "monitor"],
+    }
+    sections {
+        /// `[http]`.
+        http: Http,
+        /// `[kube]`.
+        kube: Kube,
+        /// `[monitor]`.
+        monitor: Monitor,
+        /// `[logs]`.
+        logs: Logs,
+        /// `[journal]`.
+        journal: Journal,
+        /// `[telemetry]`.
+        telemetry: Telemetry,
+    }
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first thing found wrong, with the key or variable, what was found, and what would be right.
+    pub fn load(sources: &Sources) -> Result<Self, Error> {
+        Self::from_effective(&Effective::gather(sources)?)
+    }
+
+    /// Reads and checks what the sources say together.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_effective(effective: &Effective) -> Result<Self, Error> {
+        let config = Self::read(effective)?;
+        config.validate(effective)?;
+        Ok(config)
+    }
+
+    fn validate(&self, effective: &Effective) -> Result<(), Error> {
+        if self.roles.is_empty() {
+            return Err(effective.refuse("roles", "at least one of `api` and `monitor`"));
+        }
+        self.http.validate(effective)?;
+        self.kube.validate(effective)?;
+        self.monitor.validate(effective)?;
+        self.logs.validate(effective)?;
+        self.journal.validate(effective)
+    }
+}
+
+impl Config {
+    /// The defaults with these keys set, in the notation of variables: for a podherald inside another program. Neither a
+    /// file nor the environment is read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of(settings: &[(&str, &str)]) -> Result<Self, Error> {
+        let mut effective = Effective::defaults();
+        for (key, value) in settings {
+            effective.add_flag(&Flag { name: (*key).into(), key: (*key).into(), value: (*value).into() })?;
+        }
+        Self::from_effective(&effective)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::from_effective(&Effective::defaults()).expect("the defaults are right; every_default_is_right reads them")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn every_default_is_right() {
+        let config = Config::default();
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.roles, [Role::Api, Role::Monitor]);
+        assert_eq!(
+            config.kube.label_selectors.iter().map(LabelSelector::as_str).collect::<Vec<_>>(),
+            ["execution-id", "eval-id"]
+        );
+        assert_eq!(config.monitor.unschedulable_deadline, None);
+        assert_eq!(config.logs.max_bytes, Size::new(16 << 20));
+        assert_eq!(config.journal.retention, Duration::from_hours(7 * 24));
+    }
+
+    #[test]
+    fn every_setting_documents_its_variable_and_default() {
+        let mut keys = BTreeSet::new();
+        for setting in Config::settings() {
+            assert!(keys.insert(setting.key), "{} is declared once", setting.key);
+            let last = setting.doc.last().unwrap().trim();
+            let default: toml::Value = setting.default.parse().unwrap();
+            assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
+            assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
+        }
+        assert_eq!(keys.len(), 28);
+    }
+
+    #[test]
+    fn every_setting_can_be_set_by_key_to_its_own_default() {
+        for setting in Config::settings() {
+            let default: toml::Value = setting.default.parse().unwrap();
+            let separator = if setting.key == "kube.label_selectors" { ";" } else { "," };
+            let plain = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = match &default {
+                toml::Value::Array(elements) => elements.iter().map(plain).collect::<Vec<_>>().join(separator),
+                other => plain(other),
+            };
+            assert_eq!(Config::of(&[(setting.key, &text)]).unwrap(), Config::default(), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn every_setting_refuses_a_wrong_type_by_name() {
+        for setting in Config::settings() {
+            let text = format!("{} = 2026-02-10", setting.key);
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+            let error = Config::load(&sources).unwrap_err().to_string();
+            let expected = format!("{} is 2026-02-10 ({}), but must be ", setting.key, file.path().display());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_would_be_right() {
+        for (settings, expected) in [
+            (vec![("http.listen", "0.0.0.0:80")], "`http.allow_unauthenticated = true` as well"),
+            (vec![("http.end_on", "result")], "needs a result store"),
+            (vec![("http.heartbeat", "0s")], "more than nothing"),
+            (vec![("http.max_connections", "0")], "more than nothing"),
+            (vec![("kube.mode", "embedded")], "no embedded cluster yet"),
+            (vec![("kube.label_selectors", "")], "at least one label selector"),
+            (vec![("kube.label_selectors", "a;b=c d")], "a label selector such as"),
+            (vec![("kube.namespaces", "Default")], "the name of a namespace"),
+            (vec![("kube.watch_timeout", "5m")], "from `1s` to `290s`"),
+            (vec![("roles", "")], "at least one of"),
+            (vec![("roles", "api,coordinator")], "the roles that this version has"),
+            (vec![("monitor.exit_grace", "10")], "a duration such as"),
+            (vec![("journal.max_bytes", "4GB")], "a size such as"),
+            (vec![("journal.max_bytes", "4KiB")], "at least `256KiB`"),
+            (vec![("telemetry.log", "podherald=loud")], "a level"),
+        ] {
+            let error = Config::of(&settings).unwrap_err().to_string();
+            assert!(error.starts_with(settings[0].0) && error.contains(expected), "{settings:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_looks_bold_but_works_is_allowed() {
+        for settings in [
+            vec![("http.listen", "0.0.0.0:80"), ("http.allow_unauthenticated", "true")],
+            vec![("http.listen", "[::1]:0")],
+            vec![("monitor.exit_grace", "0s")],
+            vec![("roles", "monitor")],
+        ] {
+            Config::of(&settings).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_printed_configuration_means_the_same_when_read_again() {
+        let mut effective = Effective::defaults();
+        for (key, value) in [
+            ("http.listen", "[::1]:9090"),
+            ("kube.label_selectors", "app in (a,b);eval-id"),
+            ("kube.namespaces", "one,two"),
+            ("telemetry.environment", "a \"quoted\" \\ name"),
+            ("monitor.unschedulable_deadline", "1h30m"),
+        ] {
+            effective.add_flag(&Flag { name: "--set\n#".into(), key: key.into(), value: value.into() }).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), document(&effective)).unwrap();
+        let again = Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap();
+        assert_eq!(again, Config::from_effective(&effective).unwrap());
+        assert_ne!(again, Config::default());
+    }
+}

@@ -1,0 +1,218 @@
+//! Settings that are text of a certain form: names, selectors, filters.
+
+use toml::Value as Toml;
+use tracing_subscriber::EnvFilter;
+
+use super::value::Value;
+
+/// Declares a text that a predicate has approved.
+macro_rules! text {
+    ($(#[$meta:meta])* pub struct $name:ident, if $accepts:expr, $expects:literal $(, separated by $separator:literal)?) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// As it was written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Value for $name {
+            $(const SEPARATOR: char = $separator;)?
+
+            fn expects() -> String {
+                $expects.into()
+            }
+
+            fn from_toml(value: &Toml) -> Option<Self> {
+                let accepts: fn(&str) -> bool = $accepts;
+                value.as_str().filter(|text| accepts(text)).map(|text| Self(text.to_owned()))
+            }
+        }
+    };
+}
+
+text! {
+    /// A label selector in the notation of `kubectl --selector`.
+    pub struct LabelSelector, if is_selector,
+    "a label selector such as `execution-id`, `app=runner,tier!=test` or `tier in (a,b)`",
+    separated by ';'
+}
+
+text! {
+    /// Name of a namespace.
+    pub struct Namespace, if is_dns_label, "the name of a namespace such as `default`"
+}
+
+text! {
+    /// Name of a container.
+    pub struct ContainerName, if is_dns_label, "the name of a container such as `executor`"
+}
+
+text! {
+    /// Directives for the log.
+    pub struct LogFilter, if |text| !text.trim().is_empty() && EnvFilter::try_new(text).is_ok(),
+    "a level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or directives such as `info,podherald::monitor=debug`"
+}
+
+text! {
+    /// Name of this installation.
+    pub struct Environment, if |text| !text.is_empty() && text.len() <= 63 && !text.contains(char::is_control),
+    "a name of 1 to 63 characters such as `production`"
+}
+
+/// Where an execution's id is read on a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// The value of this label.
+    Label(String),
+    /// The value of this annotation.
+    Annotation(String),
+    /// What follows this prefix in the pod's name.
+    NamePrefix(String),
+}
+
+impl Value for IdentitySource {
+    fn expects() -> String {
+        "`label:NAME`, `annotation:NAME` or `prefix:TEXT`, such as `label:execution-id` or `prefix:exec-`".into()
+    }
+
+    fn from_toml(value: &Toml) -> Option<Self> {
+        match value.as_str()?.split_once(':')? {
+            ("label", name) if is_qualified_name(name) => Some(Self::Label(name.to_owned())),
+            ("annotation", name) if is_qualified_name(name) => Some(Self::Annotation(name.to_owned())),
+            ("prefix", text) if is_name_prefix(text) => Some(Self::NamePrefix(text.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Selects something, in the grammar of the API server: requirements, with commas between them.
+fn is_selector(text: &str) -> bool {
+    let mut depth = 0_i32;
+    let mut requirements = text.split(|c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth == 0
+    });
+    requirements.all(|requirement| is_requirement(requirement.trim()))
+}
+
+/// `key`, `!key`, `key=value`, `key==value`, `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key>1`, `key<1`.
+fn is_requirement(text: &str) -> bool {
+    if let Some(key) = text.strip_prefix('!') {
+        return is_qualified_name(key.trim());
+    }
+    let end = text.find(|c: char| c.is_whitespace() || "=!<>(".contains(c)).unwrap_or(text.len());
+    let (key, rest) = text.split_at(end);
+    let rest = rest.trim();
+    let compares = |value: &str| is_label_value(value.trim());
+    let right = if rest.is_empty() {
+        true
+    } else if let Some(value) =
+        rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')).or_else(|| rest.strip_prefix("!="))
+    {
+        compares(value)
+    } else if let Some(number) = rest.strip_prefix('>').or_else(|| rest.strip_prefix('<')) {
+        number.trim().parse::<i64>().is_ok()
+    } else {
+        let set = rest.strip_prefix("notin").or_else(|| rest.strip_prefix("in")).map(str::trim_start);
+        let values = set.and_then(|set| set.strip_prefix('(')?.strip_suffix(')'));
+        values.is_some_and(|values| values.split(',').all(compares))
+    };
+    is_qualified_name(key) && right
+}
+
+/// `name` or `prefix/name`, as keys of labels and annotations are.
+fn is_qualified_name(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let prefixed = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_dns_label));
+    prefixed && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let outer = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && outer(text.chars().next())
+        && outer(text.chars().next_back())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+fn is_dns_label(text: &str) -> bool {
+    !text.is_empty() && is_label_value(text) && !text.contains(|c: char| c.is_ascii_uppercase() || "_.".contains(c))
+}
+
+/// The beginning of an object's name, which unlike the whole may end in `-` or `.`.
+fn is_name_prefix(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_those_that_the_api_server_takes() {
+        for good in [
+            "execution-id",
+            "!batch",
+            "app=runner",
+            "app==runner",
+            "app = runner , tier != test",
+            "app=",
+            "tier in (a,b),app",
+            "tier notin(a, b)",
+            "example.com/part=x_1.y",
+            "size>3,size<9",
+        ] {
+            assert!(is_selector(good), "{good}");
+        }
+        for bad in [
+            "",
+            ",",
+            "app,",
+            "=x",
+            "app=-x",
+            "app=a b",
+            "app in a,b",
+            "app in (a",
+            "app in a)",
+            "app isin (a)",
+            "a b",
+            "!",
+            "size>big",
+            "a/b/c",
+            "Upper.Example/x",
+            "app=runner;tier",
+            "exécution",
+        ] {
+            assert!(!is_selector(bad), "{bad}");
+        }
+        assert!(!is_selector(&"x".repeat(64)));
+    }
+
+    #[test]
+    fn an_identity_source_names_its_kind() {
+        let read = |text: &str| IdentitySource::from_toml(&Toml::String(text.to_owned()));
+        assert_eq!(read("label:execution-id"), Some(IdentitySource::Label("execution-id".into())));
+        assert_eq!(
+            read("annotation:integr8s.io/execution-id"),
+            Some(IdentitySource::Annotation("integr8s.io/execution-id".into()))
+        );
+        assert_eq!(read("prefix:exec-"), Some(IdentitySource::NamePrefix("exec-".into())));
+        for bad in ["execution-id", "label:", "labels:x", "label:a b", "prefix:", "prefix:Exec-", "prefix:-x"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_a_level_or_directives() {
+        let read = |text: &str| LogFilter::from_toml(&Toml::String(text.to_owned()));
+        assert!(read("info").is_some());
+        assert!(read("warn,podherald::journal=trace").is_some());
+        assert!(read("").is_none());
+        assert!(read("podherald=loud").is_none());
+    }
+}
