@@ -13,7 +13,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use kube::{Client, client::Body};
 use tokio::time::Instant;
 use tower::Service;
@@ -77,7 +77,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
 }
 
 impl Service<Request<Body>> for Attentive {
-    type Response = Response<Body>;
+    type Response = Response<Observed>;
     type Error = kube::Error;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -93,19 +93,16 @@ impl Service<Request<Body>> for Attentive {
             }
             let response = service.client.send(request).await?;
             service.note(&response);
-            if !response.status().is_success() {
-                return Ok(response);
-            }
-            let activity = service.activity;
-            Ok(response.map(|body| Body::wrap_body(Observed { body, activity })))
+            let activity = response.status().is_success().then_some(service.activity);
+            Ok(response.map(|body| Observed { body, activity }))
         })
     }
 }
 
-/// A body that notes each frame that passes.
+/// A body that notes each frame of a good answer.
 struct Observed {
     body: Body,
-    activity: Activity,
+    activity: Option<Activity>,
 }
 
 impl http_body::Body for Observed {
@@ -117,8 +114,8 @@ impl http_body::Body for Observed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(_)) = &frame {
-            self.activity.touch();
+        if let (Some(Ok(_)), Some(activity)) = (&frame, &self.activity) {
+            activity.touch();
         }
         Poll::Ready(frame)
     }

@@ -31,6 +31,8 @@ pub struct Tracked {
     pub recheck: Option<Instant>,
     /// How often asking has failed in a row.
     pub failures: u32,
+    /// The journal has no record of it yet.
+    pub unsaved: bool,
     wake: Option<Instant>,
 }
 
@@ -70,6 +72,7 @@ impl Index {
             tick: None,
             recheck: None,
             failures: 0,
+            unsaved: false,
             wake: None,
         };
         self.pods.entry(uid).or_insert(tracked)

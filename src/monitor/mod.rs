@@ -22,7 +22,10 @@ use podherald_core::{identity::Place, mapper::Policy, output::Collected};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, journal::Journal};
+use crate::{
+    clock::Clock,
+    journal::{self, Journal},
+};
 
 use self::{
     collector::Collector,
@@ -55,6 +58,7 @@ pub struct Monitor {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    stop: CancellationToken,
     collector: Arc<Collector>,
     resolver: Resolver,
     index: Index,
@@ -69,7 +73,7 @@ pub struct Monitor {
 pub enum Error {
     /// See the source.
     #[error("the monitor cannot go on")]
-    Journal(#[from] crate::journal::Error),
+    Journal(#[from] journal::Error),
 }
 
 /// What one turn of the loop has to go by.
@@ -82,7 +86,7 @@ struct Inputs {
 }
 
 impl Monitor {
-    /// A monitor that has seen nothing yet.
+    /// A monitor that has seen nothing yet. It runs until `stop`.
     pub fn new(
         options: Options,
         client: &kube::Client,
@@ -90,6 +94,7 @@ impl Monitor {
         clock: Arc<dyn Clock>,
         collector: Collector,
         metrics: Metrics,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             options,
@@ -97,6 +102,7 @@ impl Monitor {
             clock,
             resolver: Resolver::new(client, metrics.clone()),
             metrics,
+            stop,
             collector: Arc::new(collector),
             index: Index::default(),
             collections: JoinSet::new(),
@@ -110,9 +116,17 @@ impl Monitor {
     ///
     /// # Errors
     /// Only if the journal is closed under it.
-    pub async fn run(mut self, mut sightings: mpsc::Receiver<Sighting>, stop: CancellationToken) -> Result<(), Error> {
-        let Some(recovered) = stop.run_until_cancelled(self.recover()).await else { return Ok(()) };
-        recovered?;
+    pub async fn run(self, sightings: mpsc::Receiver<Sighting>) -> Result<(), Error> {
+        let stop = self.stop.clone();
+        match self.follow(sightings).await {
+            Err(Error::Journal(journal::Error::Closed)) if stop.is_cancelled() => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn follow(mut self, mut sightings: mpsc::Receiver<Sighting>) -> Result<(), Error> {
+        self.recover().await?;
+        let stop = self.stop.clone();
         loop {
             let mut inputs = Inputs::default();
             let wake = self.index.next_wake();
@@ -132,11 +146,8 @@ impl Monitor {
             }
             inputs.due = self.index.take_due(Instant::now());
             self.metrics.queued.set(i64::try_from(sightings.len()).unwrap_or(i64::MAX));
-            // A turn is finished even when the stop comes: what is observed is appended.
-            match stop.run_until_cancelled(self.turn(inputs)).await {
-                Some(result) => result?,
-                None => return Ok(()),
-            }
+            // A turn that has begun is finished even when the stop comes: what was observed is appended.
+            self.turn(inputs).await?;
         }
     }
 
@@ -146,10 +157,10 @@ impl Monitor {
         let open = loop {
             match self.journal.open_evidence().await {
                 Ok(open) => break open,
-                Err(error @ crate::journal::Error::Closed) => return Err(error.into()),
+                Err(error @ journal::Error::Closed) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%error, "cannot read the evidence, trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    self.pause(Duration::from_secs(1)).await?;
                 }
             }
         };

@@ -19,12 +19,7 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{
-    Error, Inputs, Monitor,
-    api::Backoff,
-    resolve::Answer,
-    watcher::Sighting,
-};
+use super::{Error, Inputs, Monitor, api::Backoff, resolve::Answer, watcher::Sighting};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -98,7 +93,7 @@ impl Monitor {
                 Err(error @ journal::Error::Closed) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%error, "cannot read the journal, trying again");
-                    tokio::time::sleep(backoff.next()).await;
+                    self.pause(backoff.next()).await?;
                 }
             }
         }
@@ -203,7 +198,10 @@ impl Monitor {
         let attempt = if is_conflict {
             self.metrics.conflicts.inc();
             tracing::warn!(
-                execution_id, namespace = pod.namespace, pod = pod.name, owner = claim.namespace,
+                execution_id,
+                namespace = pod.namespace,
+                pod = pod.name,
+                owner = claim.namespace,
                 "the pod claims an execution of another namespace, shown without events"
             );
             0
@@ -213,7 +211,7 @@ impl Monitor {
         };
         let mut evidence = mapper::begin(pod, execution_id, attempt, &self.options.policy, self.clock.now());
         evidence.conflict = is_conflict;
-        self.index.insert(evidence, Instant::now());
+        self.index.insert(evidence, Instant::now()).unsaved = true;
         true
     }
 
@@ -262,13 +260,12 @@ impl Monitor {
         let now = self.clock.now();
         let Some(tracked) = self.index.get_mut(uid) else { return };
         self.metrics.observations.inc();
-        let is_new = tracked.evidence.first_seen == now && tracked.evidence.emitted == Default::default();
         let evidence = Arc::make_mut(&mut tracked.evidence);
         let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
         }
-        if changed || is_new {
+        if changed || std::mem::take(&mut tracked.unsaved) {
             outcome.changes.push(Change { evidence: tracked.evidence.clone(), events });
         }
         if collect {
@@ -299,7 +296,7 @@ impl Monitor {
                         self.metrics.append_retries.inc();
                         let pause = backoff.next();
                         tracing::error!(%error, pause_ms = pause.as_millis(), "cannot append to the journal, trying again");
-                        tokio::time::sleep(pause).await;
+                        self.pause(pause).await?;
                     }
                 }
             }
@@ -307,6 +304,16 @@ impl Monitor {
             changes = rest;
         }
         Ok(())
+    }
+}
+
+impl Monitor {
+    /// Waits before another try, unless the process is to stop: what was not appended is seen again at the next start.
+    pub(super) async fn pause(&self, pause: Duration) -> Result<(), Error> {
+        match self.stop.run_until_cancelled(tokio::time::sleep(pause)).await {
+            Some(()) => Ok(()),
+            None => Err(journal::Error::Closed.into()),
+        }
     }
 }
 

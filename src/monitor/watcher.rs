@@ -225,7 +225,10 @@ impl Watch {
     /// A refusal is not "no pods" (T17): it shows at once, not only when the watch has gone stale.
     fn note(&self, error: &watcher::Error) {
         let refusal = status_of(error).filter(|status| matches!(status.code, 401 | 403)).map(|status| {
-            format!("the API server refuses the watch of `{}` ({}): {}", self.scope.selector, status.code, status.message)
+            format!(
+                "the API server refuses the watch of `{}` ({}): {}",
+                self.scope.selector, status.code, status.message
+            )
         });
         if let Some(refusal) = refusal {
             self.freshness.update(|state| state.refused = Some(refusal));

@@ -207,11 +207,11 @@ impl<T: Lenient> Lenient for BTreeMap<String, Field<T>> {
 
 /// Structs whose fields are all lenient, so that deserialising one never fails on its content.
 macro_rules! objects {
-    ($($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)* })*) => {$(
+    ($($(#[$meta:meta])* struct $name:ident { $($(#[$attr:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$meta])*
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
-        struct $name { $($field: Field<$type>,)* }
+        struct $name { $($(#[$attr])* $field: Field<$type>,)* }
 
         impl Lenient for $name {
             fn object<'de, A: MapAccess<'de>>(entries: A) -> Result<Option<Self>, A::Error> {
@@ -333,7 +333,8 @@ impl Reader {
         });
         let created = self.time("metadata.creationTimestamp", meta.creation_timestamp);
         let deletion = self.time("metadata.deletionTimestamp", meta.deletion_timestamp);
-        let deletion_grace_seconds = self.take("metadata.deletionGracePeriodSeconds", meta.deletion_grace_period_seconds);
+        let deletion_grace_seconds =
+            self.take("metadata.deletionGracePeriodSeconds", meta.deletion_grace_period_seconds);
         let labels = self.map("metadata.labels", meta.labels);
         let pod = podherald_core::pod::Pod {
             namespace: namespace.clone().unwrap_or_default(),
@@ -356,7 +357,11 @@ impl Reader {
             start_time: self.time("status.startTime", status.start_time),
             conditions: self.list("status.conditions", status.conditions, Self::condition),
             container_statuses: self.list("status.containerStatuses", status.container_statuses, Self::status),
-            init_container_statuses: self.list("status.initContainerStatuses", status.init_container_statuses, Self::status),
+            init_container_statuses: self.list(
+                "status.initContainerStatuses",
+                status.init_container_statuses,
+                Self::status,
+            ),
         };
         let is_identified = name.is_some() && namespace.is_some() && uid.is_some();
         Pod { meta: head, pod: is_identified.then_some(pod), malformed: self.malformed }
