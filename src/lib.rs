@@ -4,3 +4,6 @@ pub mod clock;
 pub mod config;
 pub mod health;
 pub mod journal;
+pub mod lock;
+pub mod supervisor;
+pub mod telemetry;
