@@ -1,5 +1,7 @@
 //! podherald's server.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod health;

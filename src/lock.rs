@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
-
 /// How often a standby looks.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -70,18 +68,15 @@ impl DataDir {
         }
     }
 
-    /// A standby's wait: tries twice a second until the directory is ours; none if `token` is cancelled first.
+    /// A standby's wait: tries twice a second until the directory is ours. Dropping it ends the wait.
     ///
     /// # Errors
     /// As [`DataDir::acquire`].
-    pub async fn wait(path: &Path, token: &CancellationToken) -> Result<Option<Self>, Error> {
+    pub async fn wait(path: &Path) -> Result<Self, Error> {
         loop {
             match Self::acquire(path)? {
-                Acquired::Owned(owned) => return Ok(Some(owned)),
-                Acquired::Busy => {}
-            }
-            if token.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
-                return Ok(None);
+                Acquired::Owned(owned) => return Ok(owned),
+                Acquired::Busy => tokio::time::sleep(RETRY).await,
             }
         }
     }
@@ -144,25 +139,13 @@ mod tests {
     async fn a_standby_takes_over_within_half_a_second() {
         let dir = tempfile::tempdir().unwrap();
         let first = own(dir.path());
-        let token = CancellationToken::new();
         let start = Instant::now();
-        let (second, ()) = tokio::join!(DataDir::wait(dir.path(), &token), async {
+        let (second, ()) = tokio::join!(DataDir::wait(dir.path()), async {
             tokio::time::sleep(Duration::from_millis(9_900)).await;
             drop(first);
         });
-        assert!(second.unwrap().is_some());
         assert_eq!(start.elapsed(), Duration::from_secs(10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_standby_stops_waiting_when_it_is_told_to() {
-        let dir = tempfile::tempdir().unwrap();
-        let _first = own(dir.path());
-        let token = CancellationToken::new();
-        let (second, ()) = tokio::join!(DataDir::wait(dir.path(), &token), async {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            token.cancel();
-        });
-        assert!(second.unwrap().is_none());
+        let _second = second.unwrap();
+        assert!(matches!(DataDir::acquire(dir.path()).unwrap(), Acquired::Busy));
     }
 }
