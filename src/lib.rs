@@ -1,8 +1,13 @@
 //! podherald's server.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod health;
 pub mod journal;
+pub mod lock;
 pub mod monitor;
+pub mod supervisor;
+pub mod telemetry;

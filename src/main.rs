@@ -1,1 +1,56 @@
-fn main() {}
+//! `podherald`: see the library for all that it does.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use podherald::{
+    app,
+    cli::{Cli, Command},
+    config::{self, Config, Effective},
+    supervisor, telemetry,
+};
+
+/// As clap has it for a command line that is wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let Err(error) = run(Cli::parse()) else { return ExitCode::SUCCESS };
+    // There is nobody left to tell if standard error is gone.
+    let _ = writeln!(io::stderr(), "podherald: {error:#}");
+    if error.is::<config::Error>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let sources = cli.sources();
+    match cli.command() {
+        Command::Serve => serve(Config::load(&sources)?),
+        Command::Config => {
+            let effective = Effective::gather(&sources)?;
+            Config::from_effective(&effective)?;
+            print(&config::document(&effective))
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::init(&config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async { Ok(app::run(config, supervisor::signals()?).await?) });
+    // Dropping it would wait for blocking calls, which no signal aborts.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot print"))
+        }
+        _ => Ok(()),
+    }
+}

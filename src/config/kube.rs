@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use podherald_core::identity::Place;
+
 use super::{
     Error,
-    names::{ContainerName, IdentitySource, LabelSelector, Namespace},
+    names::{ContainerName, LabelSelector, Namespace},
     setting::settings,
     source::Effective,
     value::choice,
@@ -34,10 +36,10 @@ settings! {
         /// How long the API server may keep one watch request open; a watch silent for longer is taken for dead.
         /// `PODHERALD_KUBE__WATCH_TIMEOUT`, default `"60s"`.
         watch_timeout: Duration = "60s",
-        /// Where a pod's execution id is read, the first that is there: `label:NAME`, `annotation:NAME`, or
+        /// Where a pod's execution id is read, the first that is there: `label:KEY`, `annotation:KEY`, or
         /// `prefix:TEXT` for the rest of a pod name that begins so.
         /// `PODHERALD_KUBE__EXECUTION_ID`, default `["label:execution-id", "label:eval-id", "annotation:integr8s.io/execution-id", "prefix:executor-", "prefix:exec-"]`.
-        execution_id: Vec<IdentitySource> = ["label:execution-id", "label:eval-id", "annotation:integr8s.io/execution-id", "prefix:executor-", "prefix:exec-"],
+        execution_id: Vec<Place> = ["label:execution-id", "label:eval-id", "annotation:integr8s.io/execution-id", "prefix:executor-", "prefix:exec-"],
     }
 }
 

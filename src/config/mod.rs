@@ -27,7 +27,7 @@ pub use journal::Journal;
 pub use kube::{Kube, Mode};
 pub use logs::Logs;
 pub use monitor::Monitor;
-pub use names::{ContainerName, Environment, IdentitySource, LabelSelector, LogFilter, Namespace};
+pub use names::{ContainerName, Environment, LabelSelector, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};

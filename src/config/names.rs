@@ -1,5 +1,6 @@
 //! Settings that are text of a certain form: names, selectors, filters.
 
+use podherald_core::identity::Place;
 use toml::Value as Toml;
 use tracing_subscriber::EnvFilter;
 
@@ -63,29 +64,18 @@ text! {
     "a name of 1 to 63 characters such as `production`"
 }
 
-/// Where an execution's id is read on a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentitySource {
-    /// The value of this label.
-    Label(String),
-    /// The value of this annotation.
-    Annotation(String),
-    /// What follows this prefix in the pod's name.
-    NamePrefix(String),
-}
-
-impl Value for IdentitySource {
+impl Value for Place {
     fn expects() -> String {
-        "`label:NAME`, `annotation:NAME` or `prefix:TEXT`, such as `label:execution-id` or `prefix:exec-`".into()
+        "`label:KEY`, `annotation:KEY` or `prefix:TEXT`, such as `label:execution-id` or `prefix:exec-`".into()
     }
 
     fn from_toml(value: &Toml) -> Option<Self> {
-        match value.as_str()?.split_once(':')? {
-            ("label", name) if is_qualified_name(name) => Some(Self::Label(name.to_owned())),
-            ("annotation", name) if is_qualified_name(name) => Some(Self::Annotation(name.to_owned())),
-            ("prefix", text) if is_name_prefix(text) => Some(Self::NamePrefix(text.to_owned())),
-            _ => None,
-        }
+        let place: Self = value.as_str()?.parse().ok()?;
+        let possible = match &place {
+            Self::Label(key) | Self::Annotation(key) => is_qualified_name(key),
+            Self::NamePrefix(text) => is_name_prefix(text),
+        };
+        possible.then_some(place)
     }
 }
 
@@ -194,14 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_source_names_its_kind() {
-        let read = |text: &str| IdentitySource::from_toml(&Toml::String(text.to_owned()));
-        assert_eq!(read("label:execution-id"), Some(IdentitySource::Label("execution-id".into())));
-        assert_eq!(
-            read("annotation:integr8s.io/execution-id"),
-            Some(IdentitySource::Annotation("integr8s.io/execution-id".into()))
-        );
-        assert_eq!(read("prefix:exec-"), Some(IdentitySource::NamePrefix("exec-".into())));
+    fn a_place_of_an_id_is_one_that_a_pod_can_have() {
+        let read = |text: &str| Place::from_toml(&Toml::String(text.to_owned()));
+        assert_eq!(read("annotation:a.b/c"), Some(Place::Annotation("a.b/c".into())));
+        assert_eq!(read("prefix:exec-"), Some(Place::NamePrefix("exec-".into())));
         for bad in ["execution-id", "label:", "labels:x", "label:a b", "prefix:", "prefix:Exec-", "prefix:-x"] {
             assert_eq!(read(bad), None, "{bad}");
         }

@@ -16,6 +16,8 @@ const DEFAULT_FILE: &str = "podherald.toml";
 const PREFIX: &str = "PODHERALD_";
 /// Names the file; not a setting itself.
 const CONFIG_VARIABLE: &str = "PODHERALD_CONFIG";
+/// Names a crash point, where these are compiled in; elsewhere it is as unknown as any other.
+const CRASH_VARIABLE: Option<&str> = if cfg!(feature = "crash-points") { Some("PODHERALD_CRASH_AT") } else { None };
 
 /// What the process was given.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +150,8 @@ impl Effective {
 
     fn add_variable(&mut self, name: &OsStr, value: &OsStr) -> Result<(), Error> {
         let name = name.to_string_lossy();
-        if !name.starts_with(PREFIX) || name == CONFIG_VARIABLE || is_service_link(&name, &value.to_string_lossy()) {
+        let other = name == CONFIG_VARIABLE || Some(&*name) == CRASH_VARIABLE;
+        if !name.starts_with(PREFIX) || other || is_service_link(&name, &value.to_string_lossy()) {
             return Ok(());
         }
         let settings = Config::settings();
@@ -307,6 +310,11 @@ mod tests {
             assert!(variable(name, value).is_ok(), "{name}");
         }
         assert!(variable("PODHERALD_PORT", "8080").is_err(), "somebody meant the listener's port");
+    }
+
+    #[test]
+    fn the_variable_of_crash_points_is_known_only_where_there_are_any() {
+        assert_eq!(variable("PODHERALD_CRASH_AT", "append:3").is_ok(), cfg!(feature = "crash-points"));
     }
 
     #[test]

@@ -66,7 +66,7 @@ macro_rules! choice {
 pub(super) use choice;
 
 /// Refuses the zero of a setting that cannot do with it.
-pub(super) fn positive<T: Default + PartialEq>(
+pub(super) fn positive<T: Copy + Default + PartialEq>(
     effective: &Effective,
     key: &'static str,
     value: T,

@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Flag, Sources};
+
+/// Watches pods that run someone's code and tells, at once and for certain, what became of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "podherald",
+    version,
+    after_help = "Settings come from podherald.toml, then PODHERALD_<SECTION>__<KEY> in the environment, then flags; the \
+                  later outranks the earlier. `podherald config` lists them."
+)]
+pub struct Cli {
+    /// The configuration file [default: $PODHERALD_CONFIG, else ./podherald.toml if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port to listen on: http.listen
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Directory of the journal and the output: data_dir
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// Any setting, as its variable would have it; may be repeated
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Watch the cluster and answer requests (the default)
+    #[default]
+    Serve,
+    /// Print the effective settings with their documentation, as a podherald.toml
+    Config,
+}
+
+impl Cli {
+    /// Where the settings come from. `--listen` and `--data-dir` outrank `--set`.
+    pub fn sources(&self) -> Sources {
+        let set = self.set.iter().map(|(key, value)| (format!("--set {key}"), key.as_str(), value));
+        let listen = self.listen.iter().map(|value| ("--listen".to_owned(), "http.listen", value));
+        let data_dir = self.data_dir.iter().map(|value| ("--data-dir".to_owned(), "data_dir", value));
+        let flags = set.chain(listen).chain(data_dir);
+        let flags = flags.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() });
+        Sources::of_process(self.config.clone(), flags.collect())
+    }
+
+    /// What to do.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or_default()
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("it must be a key, `=` and a value, such as http.listen=127.0.0.1:9090".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default_and_flags_may_stand_on_either_side() {
+        let parse = |line: &str| Cli::parse_from(line.split(' '));
+        assert_eq!(parse("podherald --listen [::1]:1").command(), Command::Serve);
+        let before = parse("podherald --set a.b=c=d --listen [::1]:1 --data-dir /d config");
+        let after = parse("podherald config --data-dir /d --set a.b=c=d --listen [::1]:1");
+        assert_eq!(before.sources().flags, after.sources().flags);
+        let flags: Vec<_> =
+            after.sources().flags.into_iter().map(|flag| [flag.name, flag.key, flag.value].join(" ")).collect();
+        assert_eq!(flags, ["--set a.b a.b c=d", "--listen http.listen [::1]:1", "--data-dir data_dir /d"]);
+        assert_eq!(after.command(), Command::Config);
+    }
+}
