@@ -1,4 +1,5 @@
 //! podherald's server.
 
 pub mod health;
+pub mod http;
 pub mod journal;
