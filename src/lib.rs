@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod health;
+pub mod http;
 pub mod journal;
 pub mod lock;
 pub mod monitor;

@@ -40,12 +40,34 @@ enum Signal {
 }
 
 /// A bounded subscription to the journal.
-pub struct Follower(broadcast::Receiver<Signal>);
+pub struct Follower {
+    // Dropped before the place, which then counts who is left.
+    signals: broadcast::Receiver<Signal>,
+    _place: Option<Place>,
+}
+
+type Followed = Arc<Mutex<HashMap<Arc<str>, broadcast::Sender<Signal>>>>;
+
+/// One follower's share in an execution's entry. The last one out removes it: anybody may follow any id, known or not,
+/// and most executions that are looked at never change again.
+struct Place {
+    followed: Followed,
+    execution_id: Arc<str>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.get(&self.execution_id).is_some_and(|sender| sender.receiver_count() == 0) {
+            followed.remove(&self.execution_id);
+        }
+    }
+}
 
 impl Follower {
     /// Waits for the next thing.
     pub async fn next(&mut self) -> Next {
-        match self.0.recv().await {
+        match self.signals.recv().await {
             Ok(signal) => signal.into(),
             Err(RecvError::Lagged(_)) => Next::Lagged,
             Err(RecvError::Closed) => Next::Closed,
@@ -54,7 +76,7 @@ impl Follower {
 
     /// What is there already, without waiting.
     pub fn try_next(&mut self) -> Option<Next> {
-        match self.0.try_recv() {
+        match self.signals.try_recv() {
             Ok(signal) => Some(signal.into()),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Lagged(_)) => Some(Next::Lagged),
@@ -75,13 +97,13 @@ impl From<Signal> for Next {
 /// The writer's end.
 pub(super) struct Live {
     all: broadcast::Sender<Signal>,
-    one: Mutex<HashMap<Arc<str>, broadcast::Sender<Signal>>>,
+    one: Followed,
     head: watch::Sender<u64>,
 }
 
 impl Live {
     pub(super) fn new(head: u64) -> Self {
-        Self { all: broadcast::Sender::new(ALL_BUFFER), one: Mutex::default(), head: watch::Sender::new(head) }
+        Self { all: broadcast::Sender::new(ALL_BUFFER), one: Followed::default(), head: watch::Sender::new(head) }
     }
 
     pub(super) fn head(&self) -> watch::Receiver<u64> {
@@ -89,25 +111,27 @@ impl Live {
     }
 
     pub(super) fn follow_all(&self) -> Follower {
-        Follower(self.all.subscribe())
+        Follower { signals: self.all.subscribe(), _place: None }
     }
 
     pub(super) fn follow(&self, execution_id: &str) -> Follower {
         let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = one.entry(execution_id.into()).or_insert_with(|| broadcast::Sender::new(ONE_BUFFER));
-        Follower(sender.subscribe())
+        let execution_id: Arc<str> = execution_id.into();
+        let sender = one.entry(execution_id.clone()).or_insert_with(|| broadcast::Sender::new(ONE_BUFFER));
+        let place = Place { followed: self.one.clone(), execution_id };
+        Follower { signals: sender.subscribe(), _place: Some(place) }
     }
 
     /// Tells everybody of what was just committed: the records in order, and the executions whose evidence changed.
     pub(super) fn publish(&self, records: &[Arc<Record>], changed: impl IntoIterator<Item = Arc<str>>) {
-        let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             // An error only says that nobody listens.
             let _ = self.all.send(Signal::Record(record.clone()));
-            send_or_forget(&mut one, &record.execution_id, &Signal::Record(record.clone()));
+            send(&one, &record.execution_id, &Signal::Record(record.clone()));
         }
         for execution_id in changed {
-            send_or_forget(&mut one, &execution_id, &Signal::Changed);
+            send(&one, &execution_id, &Signal::Changed);
         }
         drop(one);
         if let Some(last) = records.last() {
@@ -116,8 +140,9 @@ impl Live {
     }
 }
 
-fn send_or_forget(one: &mut HashMap<Arc<str>, broadcast::Sender<Signal>>, id: &Arc<str>, signal: &Signal) {
-    if one.get(id).is_some_and(|sender| sender.send(signal.clone()).is_err()) {
-        one.remove(id);
+fn send(one: &HashMap<Arc<str>, broadcast::Sender<Signal>>, id: &Arc<str>, signal: &Signal) {
+    if let Some(sender) = one.get(id) {
+        // An error only says that the last follower is leaving.
+        let _ = sender.send(signal.clone());
     }
 }

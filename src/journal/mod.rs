@@ -4,7 +4,11 @@
 
 mod live;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -113,7 +117,27 @@ pub struct Record {
     pub version: Arc<VersionVector>,
     /// The event's JSON: the only rendering there is.
     pub bytes: Bytes,
+    /// What the event streams make of it.
+    pub frames: Frames,
 }
+
+/// A record as the event streams send it: rendered by the first reader, shared by all others.
+#[derive(Debug, Clone, Default)]
+pub struct Frames {
+    /// On the stream of its execution.
+    pub one: OnceLock<Bytes>,
+    /// On the stream of all.
+    pub all: OnceLock<Bytes>,
+}
+
+/// Records are compared by what they say, whoever has read them.
+impl PartialEq for Frames {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Frames {}
 
 /// A page of executions, newest first.
 #[derive(Debug, Clone, Default)]

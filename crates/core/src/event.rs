@@ -71,6 +71,7 @@ pub struct Draft {
 
 /// `metadata` of every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Metadata {
     /// The role in kebab case, `pod-monitor` for instance.
     pub service_name: String,
@@ -88,8 +89,10 @@ pub struct Metadata {
 
 /// An event as its readers see it. The field order is that of the bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
     /// See [`event_id`].
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
     pub event_id: Uuid,
     /// Always [`EVENT_VERSION`].
     pub event_version: String,
@@ -98,6 +101,7 @@ pub struct Event {
     pub synthesized: bool,
     /// RFC 3339, UTC, microseconds.
     #[serde(with = "crate::time")]
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub timestamp: Timestamp,
     /// Whose event it is.
     pub execution_id: String,
@@ -141,6 +145,7 @@ impl Event {
 
 /// `event_type` together with the fields that belong to it (see EVENTS in ARCHITECTURE.md).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "event_type", rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "terminal events are the common case and live briefly")]
 pub enum Payload {
@@ -208,6 +213,7 @@ pub enum Payload {
     /// Evidence that came after the terminal event; it never changes the status.
     ExecutionAmended {
         /// Id of the terminal event.
+        #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
         amends: Uuid,
         /// The exit as it is known now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,6 +255,7 @@ impl Payload {
 
 /// One entry of `container_statuses`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ContainerSummary {
     /// Container name.
     pub name: String,
@@ -262,6 +269,7 @@ pub struct ContainerSummary {
 
 /// What a terminal event says. Which fields a type carries is decided where it is made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Terminal {
     /// Absent where unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,6 +313,7 @@ pub struct Terminal {
 
 /// `exit`: how the deciding container ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Exit {
     /// Null where nobody knows.
     pub code: Option<i32>,
@@ -316,6 +325,7 @@ pub struct Exit {
 
 /// Where `exit` comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitSource {
     /// The container status.
@@ -331,6 +341,7 @@ pub enum ExitSource {
 
 /// `cause`: why the attempt ended as it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Cause {
     /// The class that alarms and dashboards count.
     pub class: CauseClass,
@@ -344,6 +355,7 @@ pub struct Cause {
 
 /// `cause.class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CauseClass {
     /// The program itself.
@@ -372,6 +384,7 @@ pub enum CauseClass {
 
 /// `error_type`, derived from the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorType {
     /// The program failed.
@@ -388,6 +401,7 @@ pub enum ErrorType {
 
 /// `oom`: out-of-memory kills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Oom {
     /// The kubelet or the report tells of one.
     pub seen: bool,
@@ -397,6 +411,7 @@ pub struct Oom {
 
 /// `resource_usage`; what is not known is null, never 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResourceUsage {
     /// Seconds.
     pub execution_time_wall_seconds: Option<f64>,
@@ -419,6 +434,7 @@ pub struct ResourceUsage {
 
 /// `output`: how complete each stream is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Output {
     /// Standard output.
     pub stdout: StreamSummary,
@@ -431,6 +447,7 @@ pub struct Output {
 
 /// One stream of `output`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StreamSummary {
     /// Bytes that the program wrote, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -449,6 +466,7 @@ pub struct StreamSummary {
 
 /// How complete a stream is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// All of it.

@@ -148,6 +148,7 @@ impl Evidence {
 
 /// `state` of `/pods`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MonitorState {
     /// Under way.

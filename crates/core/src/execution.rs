@@ -16,6 +16,7 @@ use crate::{
 
 /// `status` of an execution, in the order of its rank.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// A pod was seen, no event yet.
@@ -87,6 +88,7 @@ impl Status {
 
 /// An execution as `GET /executions/{id}` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Execution {
     /// The execution's id.
     pub execution_id: String,
@@ -138,6 +140,7 @@ pub struct Execution {
 
 /// One pod of an execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PodSummary {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -156,27 +159,35 @@ pub struct PodSummary {
 
 /// `times` of an execution.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Times {
     /// The pod's creation, else its first sight.
     #[serde(with = "crate::time::option")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub created: Option<Timestamp>,
     /// The pod got its node.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::time::option")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub scheduled: Option<Timestamp>,
     /// The program started.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::time::option")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub started: Option<Timestamp>,
     /// The program ended.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::time::option")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub ended: Option<Timestamp>,
 }
 
 /// One entry of `amended`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Amendment {
     /// The `execution_amended` event.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
     pub event_id: Uuid,
     /// The terminal event that it amends.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
     pub amends: Uuid,
     /// The exit as it is known now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,6 +198,7 @@ pub struct Amendment {
 
 /// The latest `seq` of each source: where a reader is in an execution's stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct VersionVector(pub BTreeMap<String, u64>);
 

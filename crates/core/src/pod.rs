@@ -112,6 +112,7 @@ pub enum RestartPolicy {
 
 /// `status.phase`, a summary only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Phase {
     /// Not yet running.
     #[default]

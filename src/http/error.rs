@@ -1,0 +1,220 @@
+//! What a caller is told when it cannot have what it asked for: RFC 9457 problems, never internals.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{health::Finding, journal};
+
+/// Why a request has no better answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// No such path.
+    NoRoute,
+    /// The path is there, the method is not.
+    Method,
+    /// Nobody has seen an execution with this id.
+    NoExecution(String),
+    /// No pod of this namespace and name was tracked.
+    NoPod {
+        /// Namespace asked for.
+        namespace: String,
+        /// Name asked for.
+        name: String,
+    },
+    /// The execution is there, this output is not.
+    NoOutput(String),
+    /// A parameter, header or path segment that cannot be understood.
+    Invalid {
+        /// Its name.
+        parameter: String,
+        /// What would be right.
+        reason: String,
+    },
+    /// The cursor points to where the history no longer reaches.
+    Gone,
+    /// No representation that the caller accepts; holds those there are.
+    NotAcceptable(String),
+    /// Host or Origin is not what it must be.
+    Forbidden(&'static str),
+    /// More than 16 KiB of headers.
+    HeadersTooLarge,
+    /// More than 1 MiB of body.
+    BodyTooLarge,
+    /// More connections than `http.max_connections`.
+    Crowded,
+    /// The process is not ready for what was asked.
+    NotReady(Vec<Finding>),
+    /// The process is on its way out.
+    Closing,
+    /// The handler took too long.
+    TimedOut,
+    /// The journal or an output file could not be read; the log has the reason.
+    Unreadable,
+}
+
+/// An answer as `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Problem {
+    /// Stable: `urn:podherald:problem:` and a word.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    pub kind: &'static str,
+    /// The kind in words.
+    #[schema(value_type = String)]
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong here, and what would be right.
+    pub detail: String,
+    /// The parameter, header or path segment at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+}
+
+impl Error {
+    /// A parameter that cannot be understood.
+    pub(super) fn invalid(parameter: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { parameter: parameter.into(), reason: reason.into() }
+    }
+
+    /// What the caller is told.
+    pub fn problem(&self) -> Problem {
+        let (status, kind, title, detail) = match self {
+            Self::NoRoute => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:no-route",
+                "No such path",
+                "this path is none of podherald's; /openapi.json lists them".to_owned(),
+            ),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "urn:podherald:problem:method-not-allowed",
+                "Method not allowed",
+                "this path does not answer to this method; the Allow header has those that it does".to_owned(),
+            ),
+            Self::NoExecution(id) => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:execution-not-found",
+                "No such execution",
+                format!("no pod of an execution {id:?} has been seen, or its history is no longer kept"),
+            ),
+            Self::NoPod { namespace, name } => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:pod-not-found",
+                "No such pod",
+                format!("no pod {name:?} of namespace {namespace:?} is tracked"),
+            ),
+            Self::NoOutput(detail) => {
+                (StatusCode::NOT_FOUND, "urn:podherald:problem:output-not-found", "No such output", detail.clone())
+            }
+            Self::Invalid { parameter, reason } => (
+                StatusCode::BAD_REQUEST,
+                "urn:podherald:problem:invalid-parameter",
+                "Invalid parameter",
+                format!("{parameter}: {reason}"),
+            ),
+            Self::Gone => (
+                StatusCode::GONE,
+                "urn:podherald:problem:history-gone",
+                "The history no longer reaches back that far",
+                "what this cursor points to is no longer kept: begin again without it".to_owned(),
+            ),
+            Self::NotAcceptable(offered) => (
+                StatusCode::NOT_ACCEPTABLE,
+                "urn:podherald:problem:not-acceptable",
+                "Not acceptable",
+                format!("Accept must admit {offered}"),
+            ),
+            Self::Forbidden(detail) => {
+                (StatusCode::FORBIDDEN, "urn:podherald:problem:forbidden", "Forbidden", (*detail).to_owned())
+            }
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "urn:podherald:problem:headers-too-large",
+                "Headers too large",
+                "request line and headers may have 16 KiB together".to_owned(),
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "urn:podherald:problem:body-too-large",
+                "Body too large",
+                "a request body may have 1 MiB".to_owned(),
+            ),
+            Self::Crowded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:too-many-connections",
+                "Too many connections",
+                "http.max_connections are open already: try again later".to_owned(),
+            ),
+            Self::NotReady(findings) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:not-ready",
+                "Not ready",
+                findings
+                    .iter()
+                    .filter_map(|finding| Some(format!("{}: {}", finding.name, finding.problem.as_deref()?)))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
+            Self::Closing => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:shutting-down",
+                "Shutting down",
+                "this process is about to end: ask again".to_owned(),
+            ),
+            Self::TimedOut => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:timed-out",
+                "Timed out",
+                "the answer took too long: ask again".to_owned(),
+            ),
+            Self::Unreadable => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "urn:podherald:problem:unreadable",
+                "Storage could not be read",
+                "podherald could not read what it has stored; its log has the reason".to_owned(),
+            ),
+        };
+        let parameter = match self {
+            Self::Invalid { parameter, .. } => Some(parameter.clone()),
+            _ => None,
+        };
+        Problem { kind, title, status: status.as_u16(), detail, parameter }
+    }
+}
+
+impl Problem {
+    /// The body.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a problem holds only strings and a number")
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let problem = self.problem();
+        let mut response = problem.to_bytes().into_response();
+        *response.status_mut() = StatusCode::from_u16(problem.status).expect("made from a status above");
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if problem.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<journal::Error> for Error {
+    fn from(error: journal::Error) -> Self {
+        match error {
+            journal::Error::Closed => Self::Closing,
+            error => {
+                tracing::error!(%error, "a request could not be answered from the journal");
+                Self::Unreadable
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What the world asks of podherald: REST and server-sent events over HTTP/1.1.
+//!
+//! [`serve`] owns the listener and its connections, [`router`] the routes; a handler reads its parameters
+//! ([`query`]), asks the journal, and answers with JSON or an [`Error`]. Event streams are bodies that follow the
+//! journal ([`stream`]): the path from a commit to the socket is one wake-up and one write of shared bytes. Nothing
+//! in here writes the journal or knows Kubernetes.
+
+mod access;
+mod cursor;
+mod error;
+mod events;
+mod executions;
+mod frame;
+mod health;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod options;
+
+mod pods;
+mod query;
+mod resume;
+mod router;
+mod server;
+mod socket;
+mod state;
+mod stream;
+
+pub use access::{Access, Exposed};
+pub use error::{Error, Problem};
+pub use metrics::Metrics;
+pub use openapi::document as openapi_document;
+pub use options::Options;
+pub use router::router;
+pub use server::serve;
+pub use state::State;

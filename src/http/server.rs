@@ -1,0 +1,149 @@
+//! The listener and its connections.
+//!
+//! hyper's own HTTP/1 connection, because `axum::serve` bounds nothing: here the number of connections, the time and
+//! size of a request's head, the time of a write and of the shutdown are all bounded.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{Error, State, router, socket::Impatient};
+
+/// Over this hyper answers a bare 431 by itself; the router's own limit lies below and explains.
+const MAX_HEAD: usize = 64 << 10;
+/// Callers told at a time that there are too many; further ones are just closed.
+const MAX_REFUSALS: usize = 64;
+/// How long a caller has to hear that.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// How long to let the process recover when it cannot accept, for want of file descriptors say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is cancelled, then ends the streams, finishes what is under way and returns within
+/// [`super::Options::drain_timeout`].
+///
+/// # Errors
+/// If the listener does not know its own address, that is, was never bound.
+pub async fn serve(listener: TcpListener, state: Arc<State>, stop: CancellationToken) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "listening");
+    let router = router(state.clone());
+    let places = Arc::new(Semaphore::new(state.options.max_connections));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                look_at(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_the_clients(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            let connection = connection(stream, router.clone(), state.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        } else {
+            state.metrics.refused();
+            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                connections.spawn(async move {
+                    // Whoever does not listen for a second does not want to know.
+                    let _ = timeout(REFUSAL, refuse(stream)).await;
+                    drop(refusal);
+                });
+            }
+        }
+    }
+    drop(listener);
+    state.readiness.drain();
+    state.closing.cancel();
+    let finished = async {
+        while let Some(ended) = connections.join_next().await {
+            look_at(ended);
+        }
+    };
+    if timeout(state.options.drain_timeout, finished).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, router: Router, state: Arc<State>) {
+    let _open = state.metrics.open_connection();
+    // Without it a frame would wait for the acknowledgement of the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the client has gone before it was heard");
+        return;
+    }
+    let io = TokioIo::new(Impatient::new(stream, state.options.write_timeout, state.metrics.clone()));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(state.options.header_timeout)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(io, service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = state.closing.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Says why, reading a little of the request first: closing with unread bytes would reset the connection before the
+/// client has read the answer.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    let _ = stream.read(&mut [0; 2048]).await?;
+    let body = Error::Crowded.problem().to_bytes();
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nretry-after: \
+         1\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    stream.shutdown().await
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+fn look_at(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a request handler panicked; its connection is lost, the others go on");
+    }
+}

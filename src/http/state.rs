@@ -1,0 +1,25 @@
+//! What the handlers work with.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::{Metrics, Options};
+use crate::{health::Readiness, journal::Journal};
+
+/// What the handlers work with.
+pub struct State {
+    /// Everything that is shown comes from here.
+    pub journal: Arc<dyn Journal>,
+    /// For `/readyz`.
+    pub readiness: Arc<Readiness>,
+    /// For `/metrics`; complete before the first request.
+    pub registry: Registry,
+    /// The listener's own numbers, which the registry has as well.
+    pub metrics: Metrics,
+    /// Bounds.
+    pub options: Options,
+    /// Cancelled by the server when it stops: streams end and waits are over.
+    pub closing: CancellationToken,
+}

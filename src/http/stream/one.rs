@@ -1,0 +1,199 @@
+//! One execution's stream: snapshot, its events, and the end.
+
+use std::{collections::VecDeque, sync::Arc, vec};
+
+use bytes::Bytes;
+use podherald_core::execution::{Execution, VersionVector};
+
+use super::{Frames, Line, PAGE, Wake, retry};
+use crate::{
+    http::{
+        State, frame,
+        resume::{OnePlace, Seen},
+    },
+    journal::{Next, Record, Result},
+};
+
+/// Follows one execution.
+pub(in crate::http) struct One {
+    line: Line,
+    id: String,
+    /// Frames that go out before anything else.
+    ahead: VecDeque<Bytes>,
+    /// Read from the journal and not yet sent.
+    page: vec::IntoIter<Arc<Record>>,
+    /// What the reader has.
+    seen: VersionVector,
+    /// Of the last record taken from the journal or the follower.
+    position: u64,
+    phase: Phase,
+    /// The latest attempt may have ended; the journal decides.
+    may_be_over: bool,
+    /// The position at which the journal last had more than was sent.
+    behind_at: Option<u64>,
+}
+
+enum Phase {
+    /// Nobody has seen the execution yet.
+    Absent,
+    /// Reading the journal.
+    Past,
+    /// Following it.
+    Live,
+    Over,
+}
+
+impl One {
+    /// A stream for a reader that has what is in `seen`.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub(in crate::http) async fn open(state: Arc<State>, id: String, seen: VersionVector) -> Result<Self> {
+        let follower = state.journal.follow(&id);
+        let mut one = Self {
+            line: Line::new(state, follower),
+            id,
+            ahead: VecDeque::from([retry()]),
+            page: Vec::new().into_iter(),
+            seen,
+            position: 0,
+            phase: Phase::Absent,
+            may_be_over: false,
+            behind_at: None,
+        };
+        let execution = one.execution().await?;
+        // A reader that has more than the journal has comes from another history: an older copy or a lost disk.
+        let is_known =
+            |(source, seq): (&String, &u64)| execution.as_ref().is_some_and(|e| e.as_of.covers(source, *seq));
+        if !one.seen.0.iter().all(is_known) {
+            one.seen = VersionVector::default();
+            let id = Seen(&one.seen).to_string();
+            let reason = "the journal does not have the history that this id comes from";
+            one.ahead.push_back(frame::control("reset", Some(&id), &frame::Reset { reason }));
+        }
+        if let Some(execution) = execution {
+            one.begin(&execution);
+        }
+        Ok(one)
+    }
+
+    async fn execution(&self) -> Result<Option<Execution>> {
+        self.line.state.journal.execution(self.id.clone()).await
+    }
+
+    fn begin(&mut self, execution: &Execution) {
+        let id = Seen(&self.seen).to_string();
+        self.ahead.push_back(frame::control("snapshot", Some(&id), &frame::OneSnapshot { execution, result: () }));
+        self.may_be_over = execution.status.is_terminal();
+        self.phase = Phase::Past;
+    }
+
+    /// The record's frame, unless the reader has it.
+    fn take(&mut self, record: &Record) -> Option<Bytes> {
+        if record.position <= self.position {
+            return None;
+        }
+        self.position = record.position;
+        if self.seen.covers(&record.source, record.seq) {
+            return None;
+        }
+        self.seen.advance(&record.source, record.seq);
+        self.may_be_over |= record.status.is_some_and(|status| status.is_terminal());
+        Some(frame::one(record))
+    }
+
+    async fn read_page(&mut self) -> Result<()> {
+        let page = self.line.state.journal.execution_events(self.id.clone(), self.position, PAGE).await?;
+        if page.len() < PAGE {
+            self.phase = Phase::Live;
+        }
+        self.page = page.into_iter();
+        Ok(())
+    }
+
+    /// Ends the stream if the latest attempt has ended and the reader has all there is.
+    async fn look_for_the_end(&mut self) -> Result<()> {
+        let execution = self.execution().await?;
+        let status = execution.as_ref().map(|execution| execution.status);
+        if status.is_some_and(|status| !status.is_terminal()) {
+            self.may_be_over = false;
+            return Ok(());
+        }
+        let has_more =
+            execution.as_ref().is_some_and(|e| e.as_of.0.iter().any(|(of, seq)| !self.seen.covers(of, *seq)));
+        if has_more && self.behind_at != Some(self.position) {
+            self.behind_at = Some(self.position);
+            self.phase = Phase::Past;
+            return Ok(());
+        }
+        let id = OnePlace { seen: self.seen.clone(), ended: true }.to_string();
+        let end = frame::End {
+            status: status.map_or("forgotten", |status| status.as_str()),
+            attempt: execution.map_or(0, |execution| execution.attempt),
+        };
+        self.ahead.push_back(frame::control("end", Some(&id), &end));
+        self.phase = Phase::Over;
+        Ok(())
+    }
+}
+
+impl Frames for One {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if self.line.is_closing() {
+                return Ok(None);
+            }
+            if let Some(frame) = self.ahead.pop_front() {
+                self.line.sent();
+                return Ok(Some(frame));
+            }
+            while let Some(record) = self.page.next() {
+                if let Some(frame) = self.take(&record) {
+                    self.line.sent();
+                    return Ok(Some(frame));
+                }
+            }
+            let ready = match self.phase {
+                Phase::Over => return Ok(None),
+                Phase::Past => {
+                    self.read_page().await?;
+                    continue;
+                }
+                Phase::Live => self.line.follower.try_next(),
+                Phase::Absent => None,
+            };
+            if ready.is_none() && self.may_be_over {
+                self.look_for_the_end().await?;
+                continue;
+            }
+            let next = match ready {
+                Some(next) => next,
+                None => match self.line.wait().await {
+                    Wake::Next(next) => next,
+                    Wake::Heartbeat => return Ok(Some(frame::control("heartbeat", None, &frame::Heartbeat {}))),
+                    Wake::Closing => return Ok(None),
+                },
+            };
+            match (next, &self.phase) {
+                (Next::Closed, _) => return Ok(None),
+                // Whatever it was, the journal has it by now.
+                (_, Phase::Absent) => {
+                    if let Some(execution) = self.execution().await? {
+                        self.begin(&execution);
+                    }
+                }
+                (Next::Record(record), _) => {
+                    if let Some(frame) = self.take(&record) {
+                        self.line.sent();
+                        return Ok(Some(frame));
+                    }
+                }
+                (Next::Lagged, _) => {
+                    self.line.state.metrics.lagged();
+                    self.phase = Phase::Past;
+                }
+                (Next::Changed, _) => {}
+            }
+        }
+    }
+}
