@@ -11,7 +11,7 @@ use crate::{
     evidence::{Emitted, Ending, Evidence, Gone, MainState, Outcome},
     identity,
     merge::{choose_main, merge},
-    output::{Captured, Collected, is_frames_summary},
+    output::{Captured, Collected, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
 };
 
@@ -322,7 +322,7 @@ fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Time
     let stderr = stderr.unwrap_or_else(|| in_place_of_stderr(&ending, &stdout));
     let uri = [&stdout, &stderr]
         .iter()
-        .any(|s| s.summary.bytes_kept != s.text.len() as u64)
+        .any(|s| !s.whole)
         .then(|| output_uri(&evidence.execution_id));
     let outcome = ending.outcome;
     let failed = outcome == Outcome::Failed;
@@ -368,7 +368,7 @@ fn add_notes(ending: &mut Ending, notes: Vec<String>) {
 
 /// No log told stderr apart: the termination or waiting message stands in. The verdict still describes the log.
 fn in_place_of_stderr(ending: &Ending, stdout: &Captured) -> Captured {
-    let message = ending.message.as_deref().filter(|message| !is_frames_summary(message));
+    let message = ending.message.as_deref().filter(|message| Summary::parse(message).is_none());
     let text = message.unwrap_or_default().to_owned();
     let summary = StreamSummary {
         bytes_total: None,
@@ -377,7 +377,7 @@ fn in_place_of_stderr(ending: &Ending, stdout: &Captured) -> Captured {
         verdict: stdout.summary.verdict,
         source: message.is_some().then(|| "message".to_owned()),
     };
-    Captured { text, summary }
+    Captured { text, whole: true, summary }
 }
 
 /// Where the whole output of an execution is served.
