@@ -232,6 +232,7 @@ fn command(run: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+#[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by tests/real.sh"))
 }

@@ -1,10 +1,11 @@
 //! podherald as a process, and a client of its HTTP.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -37,36 +38,54 @@ pub(crate) struct Herald {
 impl Herald {
     /// Starts podherald on `data` and waits until it is ready.
     pub(crate) async fn start(kubeconfig: &Path, data: &TempDir, settings: &[(&str, &str)]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let log = data.path().join("podherald.log");
-        let output = File::options().append(true).create(true).open(&log).unwrap();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let log = data.path().join(format!("podherald.{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
         let process = Command::new(env!("CARGO_BIN_EXE_podherald"))
             .arg("serve")
             .env("KUBECONFIG", kubeconfig)
             .env("PODHERALD_KUBE__MODE", "cluster")
-            .env("PODHERALD_HTTP__LISTEN", &address)
+            .env("PODHERALD_HTTP__LISTEN", "127.0.0.1:0")
+            .env("PODHERALD_TELEMETRY__FORMAT", "json")
             .env("PODHERALD_DATA_DIR", data.path().join("data"))
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(output)
+            .stderr(File::create(&log).unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut herald = Self { process, address, log };
+        let mut herald = Self { process, address: String::new(), log };
+        herald.address = herald.until_listening().await;
         herald.until_ready().await;
         herald
+    }
+
+    /// The address that podherald says it took.
+    async fn until_listening(&mut self) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let log = fs::read_to_string(&self.log).unwrap();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(line) = lines.find(|line| line["message"] == "listening") {
+                return line["address"].as_str().unwrap().to_owned();
+            }
+            self.assert_alive(deadline);
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn assert_alive(&mut self, deadline: Instant) {
+        let ended = self.process.try_wait().unwrap();
+        if ended.is_some() || Instant::now() > deadline {
+            panic!("podherald is not ready ({ended:?}):\n{}", fs::read_to_string(&self.log).unwrap());
+        }
     }
 
     /// Waits until `/readyz` says so, or fails with podherald's log.
     pub(crate) async fn until_ready(&mut self) {
         let deadline = Instant::now() + LIMIT;
         while !matches!(self.try_get("/readyz", "application/json").await, Ok((StatusCode::OK, _))) {
-            let ended = self.process.try_wait().unwrap();
-            if ended.is_some() || Instant::now() > deadline {
-                panic!("podherald is not ready ({ended:?}):\n{}", fs::read_to_string(&self.log).unwrap());
-            }
+            self.assert_alive(deadline);
             tokio::time::sleep(POLL).await;
         }
     }
@@ -129,7 +148,7 @@ impl Herald {
         loop {
             items.extend(page["items"].as_array().unwrap().iter().cloned());
             let Some(next) = page["next"].as_str() else { return items };
-            page = self.get(&format!("{path}&cursor={next}")).await;
+            page = self.get(&format!("{path}&after={next}")).await;
         }
     }
 
@@ -150,6 +169,7 @@ impl Herald {
         timeout(LIMIT, whole).await?
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the connection's task ends with its request")]
     async fn send(&self, path: &str, accept: &str) -> anyhow::Result<http::Response<Incoming>> {
         let stream = TcpStream::connect(&self.address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -203,7 +223,6 @@ pub(crate) fn ends(event: &Value) -> bool {
 
 /// Fails unless `events`, all of a journal's, have unique ids, seq without a gap for each execution, and one end each.
 pub(crate) fn assert_in_order(events: &[Value], ended: &[String]) {
-    use std::collections::{BTreeMap, BTreeSet};
     let ids: BTreeSet<_> = events.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), events.len(), "an event id is there twice");
     let mut of: BTreeMap<_, Vec<&Value>> = BTreeMap::new();

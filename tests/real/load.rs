@@ -18,7 +18,7 @@ async fn a_thousand_pods_at_once_end_once_each() {
     let settings = [("PODHERALD_KUBE__NAMESPACES", namespace.name.as_str())];
     let herald = Herald::start(&cluster.kubeconfig(), &data, &settings).await;
     let ids: Vec<_> = (0..PODS).map(|n| format!("{}-{n}", namespace.name)).collect();
-    let code = |n: usize| i32::from(n % 10 == 0);
+    let code = |n: usize| i32::from(n.is_multiple_of(10));
     let plays = [Play::exits(0), Play::exits(1)];
     let play = |n: usize| &plays[usize::from(code(n) == 1)];
     stream::iter(ids.iter().enumerate()).for_each_concurrent(16, |(n, id)| namespace.create(id, play(n))).await;
