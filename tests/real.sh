@@ -1,0 +1,40 @@
+#!/bin/bash
+# Starts a real API server and KWOK, runs the suite tests/real against them under podherald's own role, stops everything.
+# What is missing is built or installed; what then still is fails the run. Arguments go to the test binary, for instance a
+# test's name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/env/common.sh
+. tests/env/common.sh
+command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/podherald-real.XXXXXX")
+cluster=$PWD/tests/env/k8s/cluster.sh
+starting=
+stop() {
+  local status=$? run
+  if [ -n "$starting" ]; then # or it would start more behind our back
+    kill "$starting" 2>/dev/null || true
+    wait "$starting" 2>/dev/null || true
+  fi
+  for run in "$dir"/*/; do # the tests' own clusters too
+    [ ! -d "$run/pid" ] || RUN=$run "$cluster" stop || true
+  done
+  if [ "$status" = 0 ]; then rm -rf "$dir"; else echo "logs are in $dir" >&2; fi
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+# The cluster starts while the tests are compiled.
+RUN=$dir/shared "$cluster" start > "$dir/shared.env" &
+starting=$!
+cargo test --locked --test real --no-run
+wait "$starting"
+RUN=$dir/shared "$cluster" grant
+
+TMPDIR=$dir \
+  PODHERALD_REAL_CLUSTER=$cluster \
+  PODHERALD_REAL_RUN=$dir/shared \
+  PODHERALD_REAL_ADMIN_KUBECONFIG=$dir/shared/admin.kubeconfig \
+  PODHERALD_REAL_KUBECONFIG=$dir/shared/podherald.kubeconfig \
+  cargo test --locked --test real -- --test-threads=2 "$@"

@@ -1,0 +1,11 @@
+//! podherald, the program, beside a real API server and KWOK, under its own role.
+//!
+//! `tests/real.sh` starts what is needed and runs this. Without it every test fails: nothing passes by being skipped.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod herald;
+mod lives;
+mod load;
+mod outages;

@@ -1,0 +1,10 @@
+#!/bin/bash
+# Passes all tests that need nothing but Rust: unit tests, and whole servers against a scripted Kubernetes API.
+# The tests on the real API server are tests/real.sh. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/env/common.sh
+. tests/env/common.sh
+need cc=gcc
+command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
+exec cargo test --workspace --locked "$@"
