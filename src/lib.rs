@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash;
+pub mod explain;
 pub mod health;
 pub mod http;
 pub mod journal;

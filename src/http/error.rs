@@ -44,6 +44,8 @@ pub enum Error {
     BodyTooLarge,
     /// More connections than `http.max_connections`.
     Crowded,
+    /// Another process owns the data directory.
+    Standby,
     /// The process is not ready for what was asked.
     NotReady(Vec<Finding>),
     /// The process is on its way out.
@@ -147,6 +149,12 @@ impl Error {
                 "urn:podherald:problem:too-many-connections",
                 "Too many connections",
                 "http.max_connections are open already: try again later".to_owned(),
+            ),
+            Self::Standby => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:standby",
+                "Standby",
+                "another podherald owns the data directory; this one waits to take over".to_owned(),
             ),
             Self::NotReady(findings) => (
                 StatusCode::SERVICE_UNAVAILABLE,

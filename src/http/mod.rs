@@ -32,5 +32,5 @@ pub use metrics::Metrics;
 pub use openapi::document as openapi_document;
 pub use options::Options;
 pub use router::router;
-pub use server::serve;
+pub use server::{serve, stand_by};
 pub use state::State;

@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, routing::get};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Error, State, router, socket::Impatient};
+use super::{Error, Metrics, Options, State, router, socket::Impatient};
 
 /// Over this hyper answers a bare 431 by itself; the router's own limit lies below and explains.
 const MAX_HEAD: usize = 64 << 10;
@@ -37,81 +37,127 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, state: Arc<State>, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!(%address, "listening");
-    let router = router(state.clone());
-    let places = Arc::new(Semaphore::new(state.options.max_connections));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => {
-                look_at(ended);
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            let connection = connection(stream, router.clone(), state.clone());
-            connections.spawn(async move {
-                connection.await;
-                drop(place);
-            });
-        } else {
-            state.metrics.refused();
-            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
-                connections.spawn(async move {
-                    // Whoever does not listen for a second does not want to know.
-                    let _ = timeout(REFUSAL, refuse(stream)).await;
-                    drop(refusal);
-                });
-            }
-        }
-    }
+    let service = Service {
+        router: router(state.clone()),
+        options: state.options.clone(),
+        metrics: state.metrics.clone(),
+        closing: state.closing.clone(),
+    };
+    let connections = service.accept(&listener, &stop).await;
     drop(listener);
     state.readiness.drain();
-    state.closing.cancel();
-    let finished = async {
-        while let Some(ended) = connections.join_next().await {
-            look_at(ended);
-        }
-    };
-    if timeout(state.options.drain_timeout, finished).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
-        connections.shutdown().await;
-    }
+    service.finish(connections).await;
     Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, state: Arc<State>) {
-    let _open = state.metrics.open_connection();
+/// Answers as a standby, for as long as it is polled: alive, and ready for nothing.
+pub async fn stand_by(listener: &TcpListener, options: &Options) {
+    let router = Router::new().route("/livez", get(|| async { "ok" })).fallback(|| async { Error::Standby });
+    let service = Service {
+        router,
+        options: options.clone(),
+        metrics: Metrics::default(),
+        closing: CancellationToken::new(),
+    };
+    service.accept(listener, &CancellationToken::new()).await;
+}
+
+/// What every connection shares.
+struct Service {
+    router: Router,
+    options: Options,
+    metrics: Metrics,
+    closing: CancellationToken,
+}
+
+impl Service {
+    async fn accept(&self, listener: &TcpListener, stop: &CancellationToken) -> JoinSet<()> {
+        let places = Arc::new(Semaphore::new(self.options.max_connections));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return connections,
+                Some(ended) = connections.join_next() => {
+                    look_at(ended);
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Ok(place) = places.clone().try_acquire_owned() {
+                let connection = self.connection(stream);
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            } else {
+                self.metrics.refused();
+                if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                    connections.spawn(async move {
+                        // Whoever does not listen for a second does not want to know.
+                        let _ = timeout(REFUSAL, refuse(stream)).await;
+                        drop(refusal);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends the streams and waits for what is under way.
+    async fn finish(&self, mut connections: JoinSet<()>) {
+        self.closing.cancel();
+        let finished = async {
+            while let Some(ended) = connections.join_next().await {
+                look_at(ended);
+            }
+        };
+        if timeout(self.options.drain_timeout, finished).await.is_err() {
+            tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
+            connections.shutdown().await;
+        }
+    }
+
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        connection(stream, self.router.clone(), self.options.clone(), self.metrics.clone(), self.closing.clone())
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    options: Options,
+    metrics: Metrics,
+    closing: CancellationToken,
+) {
+    let _open = metrics.open_connection();
     // Without it a frame would wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the client has gone before it was heard");
         return;
     }
-    let io = TokioIo::new(Impatient::new(stream, state.options.write_timeout, state.metrics.clone()));
+    let io = TokioIo::new(Impatient::new(stream, options.write_timeout, metrics.clone()));
     let service = service_fn(move |request: http::Request<Incoming>| {
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(state.options.header_timeout)
+        .header_read_timeout(options.header_timeout)
         .max_buf_size(MAX_HEAD)
         .serve_connection(io, service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = state.closing.cancelled() => {
+        () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
