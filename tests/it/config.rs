@@ -10,6 +10,16 @@ use std::{
 
 use tempfile::TempDir;
 
+/// A cluster that is not there.
+const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+current-context: none
+clusters: [{name: none, cluster: {server: 'http://127.0.0.1:9'}}]
+users: [{name: none, user: {}}]
+contexts: [{name: none, context: {cluster: none, user: none}}]
+";
+
 /// The program in an empty directory, without the tester's own environment.
 fn podherald(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podherald"));
@@ -168,7 +178,9 @@ fn a_data_directory_that_cannot_be_is_named() {
     let directory = tempfile::tempdir().unwrap();
     // Below a file nobody can make a directory, not even root.
     fs::write(directory.path().join("file"), "").unwrap();
-    let (error, code) = refused(&directory, &["--data-dir", "file/data", "--listen", "127.0.0.1:0"], &[]);
+    fs::write(directory.path().join("kubeconfig"), KUBECONFIG).unwrap();
+    let arguments = ["--data-dir", "file/data", "--listen", "127.0.0.1:0"];
+    let (error, code) = refused(&directory, &arguments, &[("KUBECONFIG", "kubeconfig")]);
     assert!(
         error.contains("podherald: data_dir file/data cannot be created; it must be a directory that podherald may write to: Not a directory"),
         "{error}"
