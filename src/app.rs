@@ -1,25 +1,101 @@
 //! The composition root: makes every component, hands each what it needs, and starts their tasks.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use axum::Router;
 use futures::{Stream, StreamExt};
+use jiff::SignedDuration;
+use podherald_core::{mapper::Policy, output::Limits};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::{Clock, SystemClock},
     config::Config,
-    health::Readiness,
-    lock::{self, DataDir},
-    supervisor::{self, Supervisor},
+    health::{Readiness, Role},
+    http,
+    journal::{self, Journal},
+    lock::{self, Acquired, DataDir},
+    monitor::{
+        self, Monitor,
+        collector::{self, Collector},
+        reconciler::Reconciler,
+        watcher::{Scope, Watch},
+    },
+    output_store::OutputStore,
+    retention::Retention,
+    supervisor::{self, Phase, Supervisor},
 };
+
+/// A watch is stale after this much more than `kube.watch_timeout` of silence.
+const STALE_MARGIN: Duration = Duration::from_secs(15);
 
 /// Why the process could not start, or did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The address cannot be had.
+    #[error("http.listen = {address} cannot be listened on; choose a free address and port")]
+    Listen {
+        /// `http.listen`.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener would be open to everybody.
+    #[error(transparent)]
+    Exposed(#[from] http::Exposed),
     /// The data directory cannot be had.
     #[error(transparent)]
     DataDir(#[from] lock::Error),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The output cannot be stored.
+    #[error("data_dir {path} cannot hold the output; it must be a directory that podherald may write to")]
+    Outputs {
+        /// `data_dir`.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody says which cluster.
+    #[error(
+        "no usable cluster: KUBECONFIG (or ~/.kube/config) must name a readable kubeconfig, or podherald must run in a pod \
+         with a service account"
+    )]
+    Cluster {
+        /// What kube found wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A task failed.
     #[error(transparent)]
     Task(#[from] supervisor::Error),
+}
+
+/// What a test may put in place of the real thing.
+pub struct Seams {
+    /// The API server.
+    pub client: kube::Client,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Put around the journal.
+    pub journal: Box<dyn FnOnce(Arc<dyn Journal>) -> Arc<dyn Journal> + Send>,
+}
+
+impl Seams {
+    /// The real things: the cluster that the environment names, and the machine's clock.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`].
+    pub async fn real() -> Result<Self, Error> {
+        let unusable = |source| Error::Cluster { source };
+        let mut config = kube::Config::infer().await.map_err(|error| unusable(error.into()))?;
+        // One backoff only, ours: kube's own would hide a 429 for minutes.
+        config.default_retry = false;
+        let client = kube::Client::try_from(config).map_err(|error| unusable(error.into()))?;
+        Ok(Self { client, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
+    }
 }
 
 /// Runs podherald until the first of `signals`; a second one aborts.
@@ -27,10 +103,246 @@ pub enum Error {
 /// # Errors
 /// What kept it from starting, or what went wrong first.
 pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) -> Result<(), Error> {
-    let supervisor = Supervisor::new(Arc::new(Readiness::default()));
-    let _data_dir = tokio::select! {
-        owned = DataDir::wait(&config.data_dir) => owned?,
-        _ = signals.next() => return Ok(()),
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let options = http_options(&config, &listener)?;
+    let seams = Seams::real().await?;
+    let data_dir = match DataDir::acquire(&config.data_dir)? {
+        Acquired::Owned(owned) => owned,
+        Acquired::Busy => {
+            let path = config.data_dir.display();
+            tracing::info!(data_dir = %path, "another process owns the data directory, standing by");
+            tokio::select! {
+                owned = DataDir::wait(&config.data_dir) => owned?,
+                () = http::stand_by(&listener, &options) => return Ok(()),
+                _ = signals.next() => return Ok(()),
+            }
+        }
     };
-    Ok(supervisor.run(signals).await?)
+    let server = Server::compose(&config, options, data_dir.path(), seams).await?;
+    server.run(Some(listener), signals).await
+}
+
+fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options, Error> {
+    let address = config.http.listen;
+    let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+    let access = http::Access::of(bound, config.http.allow_unauthenticated)?;
+    Ok(http::Options {
+        max_connections: config.http.max_connections as usize,
+        heartbeat: config.http.heartbeat,
+        write_timeout: config.http.write_timeout,
+        ..http::Options::new(access)
+    })
+}
+
+/// All components of one process, wired; its tasks run already.
+pub struct Server {
+    supervisor: Supervisor,
+    journal: Arc<dyn Journal>,
+    state: Arc<http::State>,
+}
+
+impl Server {
+    /// Wires the components on a data directory that the caller owns, and starts them.
+    ///
+    /// # Errors
+    /// What kept one of them from starting.
+    pub async fn compose(
+        config: &Config,
+        options: http::Options,
+        data_dir: &Path,
+        seams: Seams,
+    ) -> Result<Self, Error> {
+        let readiness = Arc::new(Readiness::default());
+        let mut registry = Registry::default();
+        let outputs = OutputStore::open(data_dir)
+            .map_err(|source| Error::Outputs { path: data_dir.display().to_string(), source })?;
+        let journal = open_journal(config, data_dir, &mut registry)?;
+        let journal = (seams.journal)(journal);
+        watch_journal(&readiness, &journal);
+        let mut parts = Parts {
+            config,
+            journal: &journal,
+            outputs: &outputs,
+            clock: &seams.clock,
+            readiness: &readiness,
+            registry: &mut registry,
+            supervisor: Supervisor::new(readiness.clone()),
+        };
+        if config.roles.contains(&Role::Monitor) {
+            parts.start_monitor(&seams.client);
+        }
+        parts.start_retention();
+        let mut supervisor = parts.supervisor;
+        let metrics = http::Metrics::default();
+        metrics.register(&mut registry);
+        let closing = CancellationToken::new();
+        let state = http::State {
+            journal: journal.clone(),
+            outputs,
+            readiness,
+            registry,
+            metrics,
+            options,
+            closing: closing.clone(),
+        };
+        supervisor.spawn("streams", Phase::Streams, |stop| async move {
+            stop.cancelled().await;
+            closing.cancel();
+            Ok(())
+        });
+        Ok(Self { supervisor, journal, state: Arc::new(state) })
+    }
+
+    /// The routes, for callers in this process.
+    pub fn router(&self) -> Router {
+        http::router(self.state.clone())
+    }
+
+    /// Serves until the first of `signals`; a second one aborts.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub async fn run(mut self, listener: Option<TcpListener>, signals: impl Stream<Item = ()>) -> Result<(), Error> {
+        if let Some(listener) = listener {
+            let state = self.state.clone();
+            self.supervisor.spawn("listener", Phase::Listener, |stop| async move {
+                Ok(http::serve(listener, state, stop).await?)
+            });
+        }
+        let result = self.supervisor.run(signals).await;
+        self.journal.close().await;
+        Ok(result?)
+    }
+}
+
+fn open_journal(config: &Config, data_dir: &Path, registry: &mut Registry) -> Result<Arc<dyn Journal>, Error> {
+    let max_bytes = config.journal.max_bytes.bytes();
+    let options = journal::Options::new(data_dir.join("journal.db"), max_bytes);
+    options.metrics.register(registry);
+    Ok(journal::Sqlite::open(options)?)
+}
+
+fn watch_journal(readiness: &Readiness, journal: &Arc<dyn Journal>) {
+    let journal = journal.clone();
+    let probe = move || {
+        let health = journal.health();
+        if health.writable { Ok(()) } else { Err(health.last_error.unwrap_or_else(|| "not writable".to_owned())) }
+    };
+    readiness.register(Role::Monitor, "journal", Arc::new(probe));
+}
+
+/// What the long-running components are made of.
+struct Parts<'a> {
+    config: &'a Config,
+    journal: &'a Arc<dyn Journal>,
+    outputs: &'a OutputStore,
+    clock: &'a Arc<dyn Clock>,
+    readiness: &'a Readiness,
+    registry: &'a mut Registry,
+    supervisor: Supervisor,
+}
+
+impl Parts<'_> {
+    fn start_monitor(&mut self, client: &kube::Client) {
+        let config = self.config;
+        let metrics = monitor::metrics::Metrics::default();
+        metrics.register(self.registry);
+        let scopes = scopes(config);
+        let watches = scopes.len();
+        let (sightings, inbox) = mpsc::channel(monitor::QUEUE);
+        let stale_after = config.kube.watch_timeout + STALE_MARGIN;
+        let mut freshness = Vec::new();
+        for (id, scope) in scopes.iter().enumerate() {
+            let watch = Watch::new(id, scope.clone(), config.kube.watch_timeout, stale_after, metrics.clone());
+            let fresh = watch.freshness();
+            freshness.push(fresh.clone());
+            let probe = move || fresh.problem(stale_after).map_or(Ok(()), Err);
+            self.readiness.register(Role::Monitor, "watch", Arc::new(probe));
+            let (client, sightings) = (client.clone(), sightings.clone());
+            self.supervisor.spawn("watch", Phase::Intake, |stop| async move {
+                watch.run(client, sightings, stop).await;
+                Ok(())
+            });
+        }
+        self.registry.register_collector(Box::new(monitor::metrics::Staleness(freshness)));
+
+        let interval = config.monitor.reconcile_interval;
+        let reconciler = Reconciler { scopes, interval, metrics: metrics.clone() };
+        let base = client.clone();
+        self.supervisor.spawn("reconciler", Phase::Intake, |stop| async move {
+            reconciler.run(base, sightings, stop).await;
+            Ok(())
+        });
+
+        let collecting = collector::Metrics::default();
+        collecting.register(self.registry);
+        let collector = Collector::new(client.clone(), self.outputs.clone(), collector_options(config), collecting);
+        let options = monitor::Options { policy: policy(config), places: config.kube.execution_id.clone(), watches };
+        let stop = self.supervisor.token(Phase::Drain);
+        let (journal, clock) = (self.journal.clone(), self.clock.clone());
+        let monitor = Monitor::new(options, client, journal, clock, collector, metrics, stop);
+        self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
+    }
+
+    fn start_retention(&mut self) {
+        let retention = Retention {
+            journal: self.journal.clone(),
+            outputs: self.outputs.clone(),
+            clock: self.clock.clone(),
+            age: self.config.journal.retention,
+        };
+        self.supervisor.spawn("retention", Phase::Flush, |stop| async move {
+            retention.run(stop).await;
+            Ok(())
+        });
+    }
+}
+
+/// One watch for each selector in each namespace, or in all at once (T19).
+fn scopes(config: &Config) -> Vec<Scope> {
+    let mut namespaces: Vec<Option<String>> =
+        config.kube.namespaces.iter().map(|namespace| Some(namespace.as_str().to_owned())).collect();
+    if namespaces.is_empty() {
+        namespaces.push(None);
+    }
+    let mut scopes = Vec::new();
+    for namespace in namespaces {
+        for selector in &config.kube.label_selectors {
+            scopes.push(Scope { namespace: namespace.clone(), selector: selector.as_str().to_owned() });
+        }
+    }
+    scopes
+}
+
+/// What the mapper goes by.
+pub fn policy(config: &Config) -> Policy {
+    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    Policy {
+        container: config.kube.container.as_str().to_owned(),
+        exit_grace: signed(config.monitor.exit_grace),
+        image_pull_grace: signed(config.monitor.image_pull_grace),
+        config_error_grace: signed(config.monitor.config_error_grace),
+        unschedulable_deadline: config.monitor.unschedulable_deadline.map(signed),
+        environment: config.telemetry.environment.as_str().to_owned(),
+        ..Policy::default()
+    }
+}
+
+/// How much of a log is held, shown and kept.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        max_report_bytes: usize::try_from(config.logs.max_report_bytes.bytes()).unwrap_or(usize::MAX),
+        max_bytes: config.logs.max_bytes.bytes(),
+        ..Limits::default()
+    }
+}
+
+fn collector_options(config: &Config) -> collector::Options {
+    collector::Options {
+        limits: limits(config),
+        deadline: config.logs.deadline,
+        concurrency: config.logs.concurrency as usize,
+        ..collector::Options::default()
+    }
 }

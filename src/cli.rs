@@ -39,6 +39,16 @@ pub enum Command {
     Serve,
     /// Print the effective settings with their documentation, as a podherald.toml
     Config,
+    /// Print the events that pods mean, one JSON line each, with why
+    Explain {
+        /// Pods, lists or watch events as JSON, JSON lines or YAML [default: standard input]
+        file: Option<PathBuf>,
+        /// Directory with the logs: <pod>.<container>.log or <pod>.log
+        #[arg(long, value_name = "DIRECTORY")]
+        logs: Option<PathBuf>,
+    },
+    /// Print the OpenAPI document of the REST interface
+    Openapi,
 }
 
 impl Cli {

@@ -64,7 +64,9 @@ pub enum Error {
         reason: String,
     },
     /// It can be read, but no pod is in it.
-    #[error("{path} holds no pod; give pods, a list of pods or watch events, as `kubectl get pod NAME -o json` prints them")]
+    #[error(
+        "{path} holds no pod; give pods, a list of pods or watch events, as `kubectl get pod NAME -o json` prints them"
+    )]
     Empty {
         /// Which.
         path: String,
@@ -176,7 +178,8 @@ fn times(frame: &Frame) -> Vec<Timestamp> {
         [state.started_at(), finished].into_iter().flatten().collect::<Vec<_>>()
     };
     let statuses = pod.container_statuses.iter().chain(&pod.init_container_statuses);
-    let mut times: Vec<Timestamp> = statuses.flat_map(|s| [of_state(&s.state), of_state(&s.last_state)].concat()).collect();
+    let mut times: Vec<Timestamp> =
+        statuses.flat_map(|s| [of_state(&s.state), of_state(&s.last_state)].concat()).collect();
     times.extend(pod.created.into_iter().chain(pod.start_time).chain(pod.deletion));
     times.extend(pod.conditions.iter().filter_map(|condition| condition.since));
     times
@@ -190,7 +193,13 @@ struct Explanation<'a> {
 }
 
 impl Explanation<'_> {
-    fn frame(&mut self, frame: &Frame, now: Timestamp, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<(), Error> {
+    fn frame(
+        &mut self,
+        frame: &Frame,
+        now: Timestamp,
+        out: &mut dyn Write,
+        remarks: &mut dyn Write,
+    ) -> Result<(), Error> {
         let (Frame::Seen(pod) | Frame::Deleted(pod)) = frame;
         if !self.pods.contains_key(&pod.uid) {
             let id = match identity::execution_id(pod, &self.options.places) {
@@ -231,7 +240,8 @@ impl Explanation<'_> {
         let mut events = step.events;
         if step.collect {
             let collected = collect(evidence, self.options, remarks)?;
-            events.extend(mapper::observe(evidence, Observation::Collected(collected), &self.options.policy, now).events);
+            events
+                .extend(mapper::observe(evidence, Observation::Collected(collected), &self.options.policy, now).events);
         }
         for draft in events {
             self.print(draft, out)?;
@@ -281,7 +291,13 @@ fn collect(evidence: &Evidence, options: &Options, remarks: &mut dyn Write) -> R
             match candidates.iter().map(|name| dir.join(name)).find(|path| path.is_file()) {
                 Some(path) => scan(&path, &mut scanner)?,
                 None => {
-                    writeln!(remarks, "no log of pod {} in {}: neither {}", evidence.name, dir.display(), candidates.join(" nor "))?;
+                    writeln!(
+                        remarks,
+                        "no log of pod {} in {}: neither {}",
+                        evidence.name,
+                        dir.display(),
+                        candidates.join(" nor ")
+                    )?;
                     LogEnd::Lost("not among the logs given".to_owned())
                 }
             }

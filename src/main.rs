@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -10,7 +11,7 @@ use podherald::{
     app,
     cli::{Cli, Command},
     config::{self, Config, Effective},
-    supervisor, telemetry,
+    explain, http, supervisor, telemetry,
 };
 
 /// As clap has it for a command line that is wrong.
@@ -32,6 +33,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Config::from_effective(&effective)?;
             print(&config::document(&effective))
         }
+        Command::Explain { file, logs } => explain(&Config::load(&sources)?, file, logs),
+        Command::Openapi => print(&http::openapi_document()),
     }
 }
 
@@ -42,6 +45,20 @@ fn serve(config: Config) -> anyhow::Result<()> {
     // Dropping it would wait for blocking calls, which no signal aborts.
     runtime.shutdown_background();
     result
+}
+
+fn explain(config: &Config, file: Option<PathBuf>, logs: Option<PathBuf>) -> anyhow::Result<()> {
+    let options = explain::Options {
+        file,
+        logs,
+        policy: app::policy(config),
+        places: config.kube.execution_id.clone(),
+        limits: app::limits(config),
+    };
+    match explain::run(&options, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+        Err(explain::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 /// Writes to standard output; a reader that has seen enough (`| head`) is no error.

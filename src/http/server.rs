@@ -53,12 +53,8 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, stop: CancellationT
 /// Answers as a standby, for as long as it is polled: alive, and ready for nothing.
 pub async fn stand_by(listener: &TcpListener, options: &Options) {
     let router = Router::new().route("/livez", get(|| async { "ok" })).fallback(|| async { Error::Standby });
-    let service = Service {
-        router,
-        options: options.clone(),
-        metrics: Metrics::default(),
-        closing: CancellationToken::new(),
-    };
+    let service =
+        Service { router, options: options.clone(), metrics: Metrics::default(), closing: CancellationToken::new() };
     service.accept(listener, &CancellationToken::new()).await;
 }
 
@@ -131,13 +127,7 @@ impl Service {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    options: Options,
-    metrics: Metrics,
-    closing: CancellationToken,
-) {
+async fn connection(stream: TcpStream, router: Router, options: Options, metrics: Metrics, closing: CancellationToken) {
     let _open = metrics.open_connection();
     // Without it a frame would wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {

@@ -450,3 +450,127 @@ fn phase(text: &str) -> Option<Phase> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use kube::core::{ObjectList, WatchEvent};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-02-10T12:00:00Z",
+                "labels": {"execution-id": "e"}, "managedFields": [{"manager": "m", "fieldsV1": {"f:x": {}}}],
+                "ownerReferences": [{"kind": "Job", "uid": "j", "controller": true, "name": "n", "apiVersion": "batch/v1"}]
+            },
+            "spec": {
+                "restartPolicy": "Never", "nodeName": "n", "activeDeadlineSeconds": 5,
+                "containers": [{"name": "executor", "env": [{"name": "SECRET", "value": "x"}]}],
+                "initContainers": [{"name": "mesh", "restartPolicy": "Always"}]
+            },
+            "status": {
+                "phase": "Failed", "reason": "Evicted",
+                "containerStatuses": [{
+                    "name": "executor", "restartCount": 1, "ready": false, "containerID": "containerd://c",
+                    "state": {"terminated": {
+                        "exitCode": 137, "reason": "OOMKilled", "startedAt": "1970-01-01T00:00:00Z",
+                        "finishedAt": "2026-02-10T12:00:02Z"
+                    }},
+                    "lastState": {}
+                }]
+            }
+        })
+    }
+
+    fn read(value: &Value) -> Pod {
+        serde_json::from_str(&value.to_string()).unwrap()
+    }
+
+    #[test]
+    fn what_decides_is_read_and_a_zero_time_is_no_time() {
+        // T42: the runtime's zero times are not times.
+        let read = read(&good());
+        assert!(read.malformed.is_empty(), "{:?}", read.malformed);
+        let pod = read.pod.unwrap();
+        assert_eq!((pod.name.as_str(), pod.uid.as_str(), pod.job_uid.as_deref()), ("p", "u", Some("j")));
+        assert_eq!((pod.phase, pod.reason.as_deref()), (Phase::Failed, Some("Evicted")));
+        assert_eq!(pod.init_containers[0].restart_policy, Some(RestartPolicy::Always));
+        let end = pod.container_statuses[0].state.terminated().unwrap();
+        assert_eq!((end.code, end.started_at, end.finished_at.is_some()), (Some(137), None, true));
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_absent_and_named_and_never_costs_the_frame() {
+        let wrong = [json!(5), json!("text"), json!(true), json!([1]), json!({"a": {"b": 1}}), json!(1.5)];
+        let paths = [
+            "/metadata/labels",
+            "/metadata/annotations",
+            "/metadata/ownerReferences",
+            "/metadata/creationTimestamp",
+            "/spec",
+            "/spec/containers",
+            "/spec/nodeName",
+            "/spec/restartPolicy",
+            "/spec/activeDeadlineSeconds",
+            "/status",
+            "/status/phase",
+            "/status/reason",
+            "/status/containerStatuses",
+            "/status/containerStatuses/0",
+            "/status/containerStatuses/0/state",
+            "/status/containerStatuses/0/state/terminated",
+            "/status/containerStatuses/0/state/terminated/exitCode",
+            "/status/containerStatuses/0/restartCount",
+            "/status/containerStatuses/0/state/terminated/finishedAt",
+        ];
+        for path in paths {
+            for value in &wrong {
+                let mut object = good();
+                if object.pointer(path).is_some_and(|old| std::mem::discriminant(old) == std::mem::discriminant(value))
+                {
+                    continue;
+                }
+                match object.pointer_mut(path) {
+                    Some(slot) => *slot = value.clone(),
+                    None => object["metadata"]["annotations"] = value.clone(),
+                }
+                let read = read(&object);
+                assert!(read.pod.is_some(), "{path} = {value}");
+                let is_map =
+                    matches!(value, Value::Object(_)) && matches!(path, "/metadata/annotations" | "/spec" | "/status");
+                assert!(is_map || !read.malformed.is_empty(), "{path} = {value} goes unnoticed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_with_objects_without_identity_is_still_a_page() {
+        let list = json!({
+            "kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "9"},
+            "items": [good(), 5, null, {"metadata": {"name": "x"}}, {"metadata": []}, good()]
+        });
+        let list: ObjectList<Pod> = serde_json::from_str(&list.to_string()).unwrap();
+        assert_eq!(list.items.iter().filter(|item| item.pod.is_some()).count(), 2);
+        assert_eq!(list.items.len(), 6);
+    }
+
+    #[test]
+    fn a_watch_frame_is_read_as_kube_reads_it() {
+        let frame = json!({"type": "MODIFIED", "object": good()}).to_string();
+        let WatchEvent::Modified(pod) = serde_json::from_str::<WatchEvent<Pod>>(&frame).unwrap() else { panic!() };
+        assert_eq!(kube::ResourceExt::resource_version(&pod).as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn huge_annotations_are_not_kept() {
+        // T14
+        let mut object = good();
+        object["metadata"]["annotations"] = json!({"big": "x".repeat(5000), "podherald.dev/attempt": "k"});
+        let pod = read(&object).pod.unwrap();
+        assert_eq!(pod.annotations.keys().collect::<Vec<_>>(), ["podherald.dev/attempt"]);
+    }
+}

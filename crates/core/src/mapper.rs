@@ -320,10 +320,7 @@ fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Time
     }
     add_notes(&mut ending, notes);
     let stderr = stderr.unwrap_or_else(|| in_place_of_stderr(&ending, &stdout));
-    let uri = [&stdout, &stderr]
-        .iter()
-        .any(|s| !s.whole)
-        .then(|| output_uri(&evidence.execution_id));
+    let uri = [&stdout, &stderr].iter().any(|s| !s.whole).then(|| output_uri(&evidence.execution_id));
     let outcome = ending.outcome;
     let failed = outcome == Outcome::Failed;
     let cancelled = outcome == Outcome::Cancelled;
