@@ -240,8 +240,10 @@ impl Explanation<'_> {
         let mut events = step.events;
         if step.collect {
             let collected = collect(evidence, self.options, remarks)?;
-            events
-                .extend(mapper::observe(evidence, Observation::Collected(collected), &self.options.policy, now).events);
+            events.extend(
+                mapper::observe(evidence, Observation::Collected(Box::new(collected)), &self.options.policy, now)
+                    .events,
+            );
         }
         for draft in events {
             self.print(draft, out)?;

@@ -139,10 +139,22 @@ struct Judge<'a> {
     now: Timestamp,
 }
 
+/// Class, reason and message of a cause to be.
+struct Why(CauseClass, String, String);
+
+impl Why {
+    fn new(class: CauseClass, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self(class, reason.into(), message.into())
+    }
+}
+
+/// How it ended and, unless it is a plain success, why.
+type Judgement = (Outcome, Option<Why>);
+
 /// An ending without what all endings share.
 struct Finding {
     outcome: Outcome,
-    cause: Option<(CauseClass, String, String)>,
+    cause: Option<Why>,
     exit: Exit,
     end: Option<Termination>,
     container: Option<String>,
@@ -157,8 +169,12 @@ impl Judge<'_> {
             // The counter behind the word is cumulative: any other code says that a child was killed (T46).
             fatal: end.code == Some(137),
         });
-        let cause =
-            finding.cause.map(|(class, reason, message)| Cause { class, reason, message, evidence: facts(evidence) });
+        let cause = finding.cause.map(|Why(class, reason, message)| Cause {
+            class,
+            reason,
+            message,
+            evidence: facts(evidence),
+        });
         let at = finding.end.as_ref().and_then(|end| end.finished_at).unwrap_or(self.now);
         Decision::Ended(Box::new(Ending {
             outcome: finding.outcome,
@@ -180,17 +196,17 @@ impl Judge<'_> {
 
     fn by_exit(&self, end: &Termination) -> Finding {
         let evidence = self.evidence;
-        let outside = self.from_outside(end.code, end);
+        let outside = self.ended_from_outside(end.code, end);
         let (outcome, cause) = match (end.code, outside) {
             (_, Some(found)) => found,
             (Some(0), None) => (Outcome::Completed, self.remark_on_success(end)),
             (None, None) => {
                 let message = "the kubelet lost the container and does not know how it ended".to_owned();
-                (Outcome::Failed, Some((CauseClass::Unknown, end.reason.clone().unwrap_or_default(), message)))
+                (Outcome::Failed, Some(Why::new(CauseClass::Unknown, end.reason.clone().unwrap_or_default(), message)))
             }
             (Some(code), None) => {
                 let (class, reason) = class_of_code(code, end.reason.as_deref());
-                (Outcome::Failed, Some((class, reason.to_owned(), exit_message(code, class, end))))
+                (Outcome::Failed, Some(Why::new(class, reason, exit_message(code, class, end))))
             }
         };
         Finding {
@@ -204,11 +220,7 @@ impl Judge<'_> {
     }
 
     /// Was it ended from outside? `code` is the container's, none if it is not known.
-    fn from_outside(
-        &self,
-        code: Option<i32>,
-        end: &Termination,
-    ) -> Option<(Outcome, Option<(CauseClass, String, String)>)> {
+    fn ended_from_outside(&self, code: Option<i32>, end: &Termination) -> Option<Judgement> {
         let evidence = self.evidence;
         let was_killed = code.is_none_or(|code| KILLED.contains(&code));
         if let Some(intent) = &evidence.intent
@@ -217,7 +229,7 @@ impl Judge<'_> {
         {
             return Some((
                 Outcome::Cancelled,
-                Some((CauseClass::Cancelled, "Cancelled".to_owned(), intent.reason.clone())),
+                Some(Why::new(CauseClass::Cancelled, "Cancelled", intent.reason.clone())),
             ));
         }
         if code == Some(0) {
@@ -228,7 +240,7 @@ impl Judge<'_> {
         }
         if code == Some(137) && end.reason.as_deref() == Some("OOMKilled") {
             let message = "the container used more memory than its limit and was killed".to_owned();
-            return Some((Outcome::Failed, Some((CauseClass::ResourceLimit, "OOMKilled".to_owned(), message))));
+            return Some((Outcome::Failed, Some(Why::new(CauseClass::ResourceLimit, "OOMKilled", message))));
         }
         if let Some(cause) = self.pod_level(was_killed) {
             return Some((Outcome::Failed, Some(cause)));
@@ -237,11 +249,11 @@ impl Judge<'_> {
     }
 
     /// Eviction, preemption, loss of the node and plain deletion, as the pod tells of them.
-    fn pod_level(&self, was_killed: bool) -> Option<(CauseClass, String, String)> {
+    fn pod_level(&self, was_killed: bool) -> Option<Why> {
         let evidence = self.evidence;
         let say = |class, reason: &str, fallback: &str| {
             let message = evidence.message.clone().filter(|m| !m.is_empty()).unwrap_or_else(|| fallback.to_owned());
-            Some((class, reason.to_owned(), message))
+            Some(Why::new(class, reason, message))
         };
         match evidence.reason.as_deref() {
             Some("Evicted") => return say(CauseClass::Evicted, "Evicted", "the kubelet evicted the pod"),
@@ -266,20 +278,18 @@ impl Judge<'_> {
                 _ => (CauseClass::Platform, "the cluster ended it"),
             };
             let message = disruption.message.clone().unwrap_or_else(|| sentence.to_owned());
-            return Some((class, disruption.reason.clone(), message));
+            return Some(Why::new(class, disruption.reason.clone(), message));
         }
         let deleted = evidence.deletion.is_some() || evidence.gone.as_ref().is_some_and(|gone| gone.deleted);
-        deleted.then(|| {
-            (CauseClass::Deleted, "Deleted".to_owned(), "the pod was deleted while its program ran".to_owned())
-        })
+        deleted.then(|| Why::new(CauseClass::Deleted, "Deleted", "the pod was deleted while its program ran"))
     }
 
-    fn timed_out(&self) -> (Outcome, Option<(CauseClass, String, String)>) {
+    fn timed_out(&self) -> Judgement {
         let message = match self.evidence.active_deadline_seconds {
             Some(seconds) => format!("the program ran longer than its deadline of {seconds} s"),
             None => "the program ran longer than its deadline".to_owned(),
         };
-        (Outcome::Timeout, Some((CauseClass::Timeout, "DeadlineExceeded".to_owned(), message)))
+        (Outcome::Timeout, Some(Why::new(CauseClass::Timeout, "DeadlineExceeded", message)))
     }
 
     /// The container failed by itself more than a second before the deadline that the pod then also ran into.
@@ -295,9 +305,9 @@ impl Judge<'_> {
     }
 
     /// A success worth a remark: the pod was ended from outside, or memory was short, and the program made it all the same.
-    fn remark_on_success(&self, end: &Termination) -> Option<(CauseClass, String, String)> {
+    fn remark_on_success(&self, end: &Termination) -> Option<Why> {
         let made_it = |class, reason: &str| {
-            Some((class, reason.to_owned(), format!("the program ended with 0 although its pod says {reason}")))
+            Some(Why::new(class, reason, format!("the program ended with 0 although its pod says {reason}")))
         };
         match self.evidence.reason.as_deref() {
             Some("DeadlineExceeded") => return made_it(CauseClass::Timeout, "DeadlineExceeded"),
@@ -314,7 +324,7 @@ impl Judge<'_> {
         };
         Finding {
             outcome: Outcome::Failed,
-            cause: Some((CauseClass::NeverStarted, "InitContainerFailed".to_owned(), message)),
+            cause: Some(Why::new(CauseClass::NeverStarted, "InitContainerFailed", message)),
             exit: exit_of(end),
             container: Some(container.to_owned()),
             message: end.message.clone().or_else(|| self.pending_message()),
@@ -337,7 +347,7 @@ impl Judge<'_> {
             };
         }
         let (outcome, cause) = self.why_without_exit();
-        let never_ran = cause.as_ref().is_some_and(|(class, ..)| *class == CauseClass::NeverStarted);
+        let never_ran = cause.as_ref().is_some_and(|why| why.0 == CauseClass::NeverStarted);
         Finding {
             outcome,
             cause,
@@ -348,13 +358,13 @@ impl Judge<'_> {
         }
     }
 
-    fn why_without_exit(&self) -> (Outcome, Option<(CauseClass, String, String)>) {
+    fn why_without_exit(&self) -> Judgement {
         let evidence = self.evidence;
         let nobody = Termination::default();
-        if let Some(found) = self.from_outside(None, &nobody).filter(|(_, cause)| {
+        if let Some(found) = self.ended_from_outside(None, &nobody).filter(|(_, cause)| {
             // A pod that was only waiting, and failed, explains itself better than its deletion does.
             !(evidence.phase == Phase::Failed && evidence.pending.is_some())
-                || cause.as_ref().is_none_or(|(class, ..)| *class != CauseClass::Deleted)
+                || cause.as_ref().is_none_or(|why| why.0 != CauseClass::Deleted)
         }) {
             return found;
         }
@@ -366,7 +376,7 @@ impl Judge<'_> {
             }
             if let Some(reason) = &evidence.reason {
                 let message = evidence.message.clone().unwrap_or_else(|| "its node refused the pod".to_owned());
-                return (Outcome::Failed, Some((CauseClass::NeverStarted, reason.clone(), message)));
+                return (Outcome::Failed, Some(Why::new(CauseClass::NeverStarted, reason.clone(), message)));
             }
         }
         let (reason, message) = if evidence.gone.is_some() && evidence.phase != Phase::Failed {
@@ -374,7 +384,7 @@ impl Judge<'_> {
         } else {
             ("Unknown", "the pod failed and nothing tells why")
         };
-        (Outcome::Failed, Some((CauseClass::Unknown, reason.to_owned(), message.to_owned())))
+        (Outcome::Failed, Some(Why::new(CauseClass::Unknown, reason, message)))
     }
 
     /// The program waits for something that does not come.
@@ -391,7 +401,7 @@ impl Judge<'_> {
         };
         Finding {
             outcome: Outcome::Failed,
-            cause: Some((class, reason, sentence)),
+            cause: Some(Why::new(class, reason, sentence)),
             exit: Exit::default(),
             end: None,
             container: None,

@@ -147,7 +147,6 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "event_type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "terminal events are the common case and live briefly")]
 pub enum Payload {
     /// The pod has a node.
     PodScheduled {

@@ -64,7 +64,7 @@ pub enum Observation<'a> {
     /// Nothing but time has passed.
     Tick,
     /// The output that [`Step::collect`] asked for.
-    Collected(Collected),
+    Collected(Box<Collected>),
 }
 
 /// What follows from an observation.
@@ -144,7 +144,7 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
             }
         }
         Observation::Tick => {}
-        Observation::Collected(output) => collected = Some(output),
+        Observation::Collected(output) => collected = Some(*output),
     }
     if evidence.conflict {
         return step;
@@ -309,7 +309,7 @@ fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Time
     let Collected { stdout, stderr, exit_code: reported, resource_usage, mut notes } = output;
     match (reported, ending.exit.code) {
         (Some(code), Some(0)) if code != 0 && ending.outcome == Outcome::Completed => {
-            cause::by_report(&mut ending, code)
+            cause::by_report(&mut ending, code);
         }
         (Some(code), known) if known != Some(code) => notes.push(format!("report: exit_code={code}")),
         _ => {}

@@ -144,7 +144,7 @@ impl World {
             }
             Act::Collect => {
                 if std::mem::take(&mut self.collecting) {
-                    self.observe(Observation::Collected(Collected::default()));
+                    self.observe(Observation::Collected(Box::default()));
                 }
             }
             Act::Tick(seconds) => {

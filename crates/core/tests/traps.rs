@@ -130,7 +130,7 @@ impl Life {
 
     fn collect(&mut self) {
         assert!(std::mem::take(&mut self.collecting), "the attempt has not ended");
-        self.observe(Observation::Collected(Collected::default()));
+        self.observe(Observation::Collected(Box::default()));
     }
 
     fn is_open(&self) -> bool {
@@ -645,7 +645,7 @@ fn a_termination_message_stands_in_for_stderr_only_where_no_log_has_one() {
     let told = Termination { message: Some("boom".into()), ..end(2, "Error") };
     let mut life = Life::of([with(Phase::Failed, ContainerState::Terminated(told.clone()))]);
     let read = Captured { text: "own".into(), ..Captured::default() };
-    life.observe(Observation::Collected(Collected { stderr: Some(read), ..Collected::default() }));
+    life.observe(Observation::Collected(Box::new(Collected { stderr: Some(read), ..Collected::default() })));
     assert_eq!(life.events.last().unwrap().payload.terminal().unwrap().stderr, "own");
     let (_, terminal) = Life::of([with(Phase::Failed, ContainerState::Terminated(told))]).outcome();
     assert_eq!(terminal.stderr, "boom");
@@ -677,14 +677,14 @@ fn a_report_turns_a_0_into_its_code_and_never_outranks_the_kubelet() {
     // T82
     let report = |code| Collected { exit_code: Some(code), ..Collected::default() };
     let mut life = Life::of([with(Phase::Succeeded, ended(0, "Completed"))]);
-    life.observe(Observation::Collected(report(7)));
+    life.observe(Observation::Collected(Box::new(report(7))));
     let last = &life.events.last().unwrap().payload;
     assert_eq!(last.event_type(), "execution_failed");
     let exit = last.terminal().unwrap().exit;
     assert_eq!((exit.code, exit.source), (Some(7), ExitSource::Report));
 
     let mut life = Life::of([with(Phase::Failed, ended(137, "OOMKilled"))]);
-    life.observe(Observation::Collected(report(0)));
+    life.observe(Observation::Collected(Box::new(report(0))));
     let terminal = life.events.last().unwrap().payload.terminal().unwrap().clone();
     assert_eq!((terminal.exit.code, terminal.error_type), (Some(137), Some(ErrorType::ResourceLimit)));
     assert!(terminal.cause.unwrap().evidence.contains(&"report: exit_code=0".to_owned()), "the disagreement is kept");
@@ -693,7 +693,10 @@ fn a_report_turns_a_0_into_its_code_and_never_outranks_the_kubelet() {
 #[test]
 fn a_report_that_could_not_be_read_is_said_to_be_unread() {
     let mut life = Life::of([with(Phase::Succeeded, ended(0, "Completed"))]);
-    life.observe(Observation::Collected(Collected { notes: vec!["report_unread".into()], ..Collected::default() }));
+    life.observe(Observation::Collected(Box::new(Collected {
+        notes: vec!["report_unread".into()],
+        ..Collected::default()
+    })));
     let last = &life.events.last().unwrap().payload;
     assert_eq!(last.event_type(), "execution_completed");
     assert!(last.terminal().unwrap().cause.as_ref().unwrap().evidence.contains(&"report_unread".to_owned()));
