@@ -9,7 +9,6 @@ use podherald_core::{
     evidence::Evidence,
     execution::Execution,
     mapper::{Observation, Policy, begin, observe},
-    output::Collected,
     pod::{Condition, Container, ContainerState, ContainerStatus, Phase, Pod, RestartPolicy, Termination},
 };
 use proptest::prelude::*;
