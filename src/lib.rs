@@ -2,3 +2,4 @@
 
 pub mod health;
 pub mod journal;
+pub mod output_store;
