@@ -2,4 +2,5 @@
 
 pub mod health;
 pub mod journal;
+pub mod monitor;
 pub mod output_store;

@@ -103,7 +103,7 @@ impl Log {
             return spool.file.try_clone();
         }
         let mut file = File::create(to)?;
-        self.copy_parts(&[0..self.total()], max_bytes, &mut file)?;
+        self.copy_parts(std::slice::from_ref(&(0..self.total())), max_bytes, &mut file)?;
         Ok(file)
     }
 

@@ -1,0 +1,3 @@
+//! The spine: from the cluster's frames to durable events.
+
+pub mod collector;
