@@ -11,5 +11,7 @@ pub mod http;
 pub mod journal;
 pub mod lock;
 pub mod monitor;
+pub mod output_store;
+pub mod retention;
 pub mod supervisor;
 pub mod telemetry;

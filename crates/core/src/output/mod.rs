@@ -57,6 +57,8 @@ pub struct Scan {
     pub stdout: Source,
     /// Which bytes are standard error; [`Source::Nothing`] where `collected.stderr` is `None`.
     pub stderr: Source,
+    /// True if the event's fields tell all of the log, so that the log itself adds only how they were spelled.
+    pub told: bool,
     /// How many bytes of each stream its inline text stands for.
     inline_bytes: [u64; 2],
 }

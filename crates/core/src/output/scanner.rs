@@ -49,11 +49,11 @@ pub struct Scanner {
     /// The whole log.
     all: Capture,
     /// The log without the line of `report`, where that says nothing about standard output.
-    rest: Option<Rest>,
+    rest: Option<Capture>,
     /// The log as frames, for as long as it looks like them.
     frames: Option<Frames>,
-    /// The last valid report.
-    report: Option<Report>,
+    /// The last valid report, and which line it is.
+    report: Option<(Report, Range<u64>)>,
     /// A line too long to be tried came after it.
     too_large: bool,
     line: Line,
@@ -61,13 +61,6 @@ pub struct Scanner {
     held: Vec<u8>,
     /// The first bytes, for T62.
     lead: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Rest {
-    capture: Capture,
-    /// The line that is left out.
-    without: Range<u64>,
 }
 
 /// What is known of the line at hand.
@@ -202,13 +195,10 @@ impl Scanner {
     fn judge(&mut self) {
         if let Some(report) = Report::parse(&self.held) {
             let start = self.all.total();
-            self.rest = report
-                .stdout
-                .is_none()
-                .then(|| Rest { capture: self.all.clone(), without: start..start + self.held.len() as u64 });
+            self.rest = report.stdout.is_none().then(|| self.all.clone());
             self.all.push(&self.held);
             self.held.clear();
-            self.report = Some(report);
+            self.report = Some((report, start..self.all.total()));
             self.too_large = false;
         } else {
             self.release();
@@ -229,7 +219,7 @@ impl Scanner {
         }
         self.all.push(text);
         if let Some(rest) = &mut self.rest {
-            rest.capture.push(text);
+            rest.push(text);
         }
     }
 
@@ -237,13 +227,14 @@ impl Scanner {
     fn read(self, verdict: Verdict, has_summary: bool) -> Scan {
         let total = self.all.total();
         let kept = kept_parts(total, self.limits.max_bytes);
-        let mut scan = Scan::of_nothing(verdict);
+        let mut scan = Scan { told: false, ..Scan::of_nothing(verdict) };
         if let Some(frames) = self.frames.filter(|frames| frames.is_complete() || (has_summary && frames.has_begun())) {
+            scan.told = true;
             scan.set_stdout(read_frame(frames.stdout, &kept));
             scan.set_stderr(read_frame(frames.stderr, &kept));
             return scan;
         }
-        let Some(report) = self.report else {
+        let Some((report, line)) = self.report else {
             scan.set_stdout(read_parts(self.all, Source::Log, std::slice::from_ref(&(0..total)), &kept, verdict));
             scan.note_too_large(self.too_large);
             return scan;
@@ -252,10 +243,12 @@ impl Scanner {
         scan.collected.resource_usage = report.resource_usage;
         scan.note_too_large(self.too_large);
         if let Some(text) = report.stdout {
+            scan.told = line == (0..total);
             scan.set_stdout(read_text(text, self.limits.inline_bytes));
         } else if let Some(rest) = self.rest {
-            let parts = [0..rest.without.start, rest.without.end..total];
-            scan.set_stdout(read_parts(rest.capture, Source::Parts(parts.to_vec()), &parts, &kept, verdict));
+            let parts = [0..line.start, line.end..total];
+            scan.told = true;
+            scan.set_stdout(read_parts(rest, Source::Parts(parts.to_vec()), &parts, &kept, verdict));
         }
         if let Some(text) = report.stderr {
             scan.set_stderr(read_text(text, self.limits.inline_bytes));
@@ -324,6 +317,7 @@ impl Scan {
             },
             stdout: Source::Nothing,
             stderr: Source::Nothing,
+            told: true,
             inline_bytes: [0, 0],
         }
     }

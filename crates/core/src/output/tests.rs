@@ -157,6 +157,21 @@ fn a_line_too_long_to_be_tried_is_text_and_noted() {
 }
 
 #[test]
+fn text_outside_a_report_is_told_by_the_log_alone() {
+    for (log, told) in [
+        (report(0, "x"), true),
+        (format!("{}\n", report(0, "x")), true),
+        (format!("{}\n ", report(0, "x")), false),
+        (format!("text\n{}", report(0, "x")), false),
+        (format!("text\n{}\ntext", metrics(0)), true),
+        ("STDOUT 1\nxSTDERR 0\n".to_owned(), true),
+        ("plain".to_owned(), false),
+    ] {
+        assert_eq!(complete(&log).told, told, "{log}");
+    }
+}
+
+#[test]
 fn frames_are_two_streams() {
     let log = "STDOUT 11\nhello worldSTDERR 12\nsome warning";
     let scan = scan(log, LogEnd::Complete, Some(SUMMARY));

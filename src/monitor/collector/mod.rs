@@ -1,0 +1,199 @@
+//! Fetches the log of a container that has ended, once, and makes its output durable.
+//!
+//! The terminal event waits for this, so it always ends: with the whole log, or at `logs.deadline` with as much as there
+//! is and a verdict that says so. What may pass is tried again until then (a container that the kubelet has not caught up
+//! with, a busy or unreachable server, a stream that breaks off); what will not pass ends it at once.
+
+mod backoff;
+mod metrics;
+mod reading;
+mod slots;
+
+use podherald_core::{
+    event::Verdict,
+    output::{Collected, Limits, LogEnd, Scan, Scanner},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::output_store::{OutputStore, Writer};
+use backoff::Backoff;
+pub use metrics::Metrics;
+use reading::{Kind, Read, Reading, Trouble};
+use slots::Slots;
+
+/// What bounds a collection. `logs.deadline` is in each [`Job`].
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What is held, shown and kept of a log.
+    pub limits: Limits,
+    /// Logs read at once.
+    pub concurrency: usize,
+    /// Logs read at once from one node: each costs the API server and the kubelet a connection (T77).
+    pub per_node: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limits: Limits::default(), concurrency: 32, per_node: 8 }
+    }
+}
+
+/// One log to collect.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// `metadata.namespace` of the pod.
+    pub namespace: String,
+    /// `metadata.name` of the pod.
+    pub pod: String,
+    /// `metadata.uid` of the pod.
+    pub uid: String,
+    /// The node, where known.
+    pub node_name: Option<String>,
+    /// Whose output it is.
+    pub execution_id: String,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// Whose log it is; `None` if no program ever ran.
+    pub container: Option<String>,
+    /// The pod is no longer there, so nobody is asked for its log: the name may be another pod's by now (T16).
+    pub gone: bool,
+    /// `terminated.message` of the container.
+    pub termination_message: Option<String>,
+    /// When the event goes out with what there is.
+    pub deadline: Instant,
+}
+
+/// Collects outputs; see the module.
+pub struct Collector {
+    client: kube::Client,
+    store: OutputStore,
+    limits: Limits,
+    slots: Slots,
+    metrics: Metrics,
+}
+
+impl Collector {
+    /// A collector that asks through `client`, which must not retry by itself: the deadline is the collector's.
+    pub fn new(client: kube::Client, store: OutputStore, options: Options, metrics: Metrics) -> Self {
+        Self {
+            client,
+            store,
+            limits: options.limits,
+            slots: Slots::new(options.concurrency, options.per_node),
+            metrics,
+        }
+    }
+
+    /// Reads the log and stores what the event will not hold; never fails, and ends soon after the deadline at the latest.
+    pub async fn collect(&self, job: Job) -> Collected {
+        let begun = Instant::now();
+        let (scan, writer) = self.read(&job).await;
+        self.tell(&job, &scan);
+        let (mut collected, stored) = match writer {
+            Ok(writer) => writer.finish(&job.execution_id, job.attempt, scan).await,
+            Err(error) => (scan.into_inline_only(), Err(error)),
+        };
+        if let Err(error) = stored {
+            self.metrics.not_stored.inc();
+            tracing::error!(
+                execution_id = job.execution_id,
+                attempt = job.attempt,
+                %error,
+                "output not stored; the event holds its head and tail"
+            );
+            collected.notes.push("output_not_stored".to_owned());
+        }
+        self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
+        collected
+    }
+
+    async fn read(&self, job: &Job) -> Read {
+        let message = job.termination_message.as_deref();
+        let nothing = |end| (Scanner::new(self.limits).finish(end, message), Ok(self.writer()));
+        let lost = |trouble: &Trouble| {
+            self.metrics.lost(trouble.kind);
+            nothing(LogEnd::Lost(trouble.why.clone()))
+        };
+        let Some(container) = &job.container else { return nothing(LogEnd::None) };
+        if job.gone {
+            return lost(&Trouble::new(Kind::Gone, "the pod is gone"));
+        }
+        let Ok(_slot) = timeout_at(job.deadline, self.slots.take(job.node_name.as_deref())).await else {
+            return lost(&Trouble::new(Kind::Deadline, "too many other logs were being read until the deadline"));
+        };
+
+        let mut best: Option<Reading> = None;
+        let mut backoff = Backoff::new(job.deadline);
+        let trouble = loop {
+            let mut reading = Reading::new(self.limits, self.writer());
+            let trouble = match reading.read(&self.client, job, container).await {
+                Ok(()) => {
+                    let (scan, writer) = reading.finish(LogEnd::Complete, message);
+                    if !scan.is_lost() {
+                        return (scan, writer);
+                    }
+                    Trouble::new(Kind::NotRetrievable, "the kubelet could not retrieve the log")
+                }
+                Err(trouble) => {
+                    if reading.total() > best.as_ref().map_or(0, Reading::total) {
+                        best = Some(reading);
+                    }
+                    trouble
+                }
+            };
+            let Some(delay) = backoff.after(&trouble) else { break trouble };
+            self.metrics.retry(trouble.kind);
+            tracing::info!(
+                namespace = job.namespace,
+                pod = job.pod,
+                container,
+                reason = trouble.kind.as_str(),
+                why = trouble.why,
+                delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                "log not read; trying again"
+            );
+            sleep(delay).await;
+            if trouble.kind == Kind::NotReady && reading::is_another_pod(&self.client, job).await {
+                break Trouble::new(Kind::Gone, "the pod is gone");
+            }
+        };
+        let Some(reading) = best else { return lost(&trouble) };
+        let (scan, writer) = reading.finish(LogEnd::BrokeOff, message);
+        if scan.is_lost() {
+            self.metrics.lost(Kind::NotRetrievable);
+        } else {
+            self.metrics.partial.inc();
+        }
+        (scan, writer)
+    }
+
+    fn writer(&self) -> Writer {
+        self.store.writer(self.limits.max_bytes)
+    }
+
+    /// One line for an output that is not complete.
+    fn tell(&self, job: &Job, scan: &Scan) {
+        let summary = &scan.collected.stdout.summary;
+        if summary.verdict == Verdict::Truncated {
+            self.metrics.truncated.inc();
+        }
+        if summary.verdict == Verdict::Complete {
+            return;
+        }
+        tracing::warn!(
+            execution_id = job.execution_id,
+            attempt = job.attempt,
+            namespace = job.namespace,
+            pod = job.pod,
+            uid = job.uid,
+            verdict = ?summary.verdict,
+            bytes_total = summary.bytes_total,
+            bytes_kept = summary.bytes_kept,
+            notes = ?scan.collected.notes,
+            "output is not complete"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

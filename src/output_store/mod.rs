@@ -1,0 +1,170 @@
+//! The bytes that programs printed, in `data_dir/output/<execution>/<attempt>/`.
+//!
+//! Not every output needs a file. The terminal event holds head and tail of both streams, and the journal keeps the event,
+//! so a stream that is valid UTF-8 and fits is durable, byte for byte, without one ([`Captured::whole`]). That matters:
+//! nearly all outputs are small, and waiting for a disk twice would be the larger part of an event's latency. So there is:
+//!
+//! | file | when | waited for |
+//! |---|---|---|
+//! | `stdout`, `stderr` | the event does not hold all of the stream | yes |
+//! | `raw`, the log as it came | it is not standard output itself: it has a report, or frames | if it tells anything that the event and the other files do not |
+//!
+//! Hence, for a reader: where there is no `raw`, the log is standard output; where there is no `stdout` or `stderr`, the
+//! execution's inline text is all of it. A log of more than `logs.max_bytes` is kept as its first and its last half of
+//! that, without a mark between them; `bytes_total` and `bytes_kept` of the event tell.
+//!
+//! Files are written before the terminal event and named by nothing but execution and attempt: a crash before the event
+//! leaves files that nobody refers to, and the next collection of that attempt replaces them.
+//!
+//! [`Captured::whole`]: podherald_core::output::Captured::whole
+
+mod reader;
+mod spool;
+mod writer;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use podherald_core::event::EVENT_NAMESPACE;
+use uuid::Uuid;
+
+pub use reader::Reader;
+pub use writer::Writer;
+
+/// Why an output could not be written, read or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {doing} {path}: {source}", path = path.display())]
+pub struct Error {
+    doing: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can be read of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The log as it came.
+    Raw,
+}
+
+impl Stream {
+    /// The name in files and queries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// The directory of all outputs; a clone is the same directory.
+#[derive(Debug, Clone)]
+pub struct OutputStore {
+    root: Arc<Path>,
+    spools: Arc<AtomicU64>,
+}
+
+impl OutputStore {
+    /// Opens or makes `data_dir/output`, and clears away what unfinished collections have left. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or written.
+    pub fn open(data_dir: &Path) -> Result<Self> {
+        let store = Self { root: data_dir.join("output").into(), spools: Arc::default() };
+        let unfinished = store.unfinished();
+        missing_is_fine(fs::remove_dir_all(&unfinished)).map_err(failed("clear", &unfinished))?;
+        fs::create_dir_all(&unfinished).map_err(failed("make", &unfinished))?;
+        for directory in [store.root.as_ref(), data_dir] {
+            sync_directory(directory)?;
+        }
+        Ok(store)
+    }
+
+    /// A place for the log of one attempt, of which at most `max_bytes` are kept.
+    pub fn writer(&self, max_bytes: u64) -> Writer {
+        Writer::new(self.clone(), max_bytes)
+    }
+
+    /// What there is in a file of one stream; `None` means that the execution's inline text is all of it.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be opened.
+    pub async fn reader(&self, execution_id: &str, attempt: u32, stream: Stream) -> Result<Option<Reader>> {
+        let directory = self.attempt(execution_id, attempt);
+        blocking(move || {
+            if let Some(reader) = Reader::open(&directory.join(stream.as_str()))? {
+                return Ok(Some(reader));
+            }
+            match stream {
+                Stream::Raw => Reader::open(&directory.join(Stream::Stdout.as_str())),
+                Stream::Stdout | Stream::Stderr => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// Removes all files of an execution; that there are none is fine.
+    ///
+    /// # Errors
+    /// If files stay.
+    pub async fn remove(&self, execution_id: &str) -> Result<()> {
+        let directory = self.execution(execution_id);
+        blocking(move || missing_is_fine(fs::remove_dir_all(&directory)).map_err(failed("remove", &directory))).await
+    }
+
+    /// An execution id is any text, so its directory is named by a digest of it.
+    fn execution(&self, execution_id: &str) -> PathBuf {
+        self.root.join(Uuid::new_v5(&EVENT_NAMESPACE, execution_id.as_bytes()).to_string())
+    }
+
+    fn attempt(&self, execution_id: &str, attempt: u32) -> PathBuf {
+        self.execution(execution_id).join(attempt.to_string())
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.root.join("unfinished")
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error { doing, path, source }
+}
+
+fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
+}
+
+/// Runs what waits for a disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down and will not poll this future to its end either.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
