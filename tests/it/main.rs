@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod behaviours;
+mod cases;
 mod config;
 mod scripted_api;
