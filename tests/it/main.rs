@@ -1,3 +1,8 @@
 //! podherald from outside: what a user, a client or a cluster sees of it.
 
+#![allow(clippy::unwrap_used)]
+
+mod behaviours;
+mod cases;
 mod config;
+mod scripted_api;

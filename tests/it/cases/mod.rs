@@ -1,0 +1,6 @@
+//! Acceptance cases: what is told of a pod's life, in every order and with every interruption that the field has.
+
+mod expect;
+mod grammar;
+mod pure;
+mod variants;
