@@ -1,4 +1,4 @@
-# Each recipe calls what .ci/run calls; the scripts work without just.
+# Everything here also runs without just: the scripts are the truth.
 
 # All that has to be green before a change lands
 ci:
@@ -10,13 +10,7 @@ test *arguments:
 
 # Format, lints, documentation, licences
 check:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy --test real --locked -- -D warnings
-    cargo clippy --workspace --all-targets --features crash-points --locked -- -D warnings
-    shellcheck -x .ci/run examples/*.sh tests/*.sh tests/env/*.sh tests/env/k8s/*.sh
-    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
-    cargo deny --locked check bans licenses sources
+    .ci/run tools format clippy shellcheck documentation dependencies
 
 # Tests on a real API server
 real *arguments:

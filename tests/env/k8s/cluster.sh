@@ -2,7 +2,8 @@
 # A real Kubernetes API with pods played by KWOK, for the tests and the demo. Everything listens on 127.0.0.1 only.
 #
 #   cluster.sh start [PART...]     parts: core (etcd + API server), second (another API server over the same etcd),
-#                                  sched, kwok; default: core sched kwok. What runs already stays as it is.
+#                                  sched, kwok; default: core sched kwok. What runs already stays as it is; without a
+#                                  running etcd a cluster begins anew.
 #   cluster.sh stop [PROCESS...]   etcd, apiserver, second, sched, kwok; default: all. Ends only what it started, by pid.
 #   cluster.sh namespace NAME...   namespaces in which pods can be made
 #   cluster.sh grant               podherald's role from deploy/, and a kubeconfig for it
@@ -129,7 +130,10 @@ apiserver() {
 }
 
 core() {
-  alive etcd || choose_ports
+  if ! alive etcd; then
+    rm -rf "$RUN/etcd" # it knows the old ports
+    choose_ports
+  fi
   ports
   "$here/certs.sh" "$pki"
   kubeconfig "$admin" "$api_port" admin
