@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// blast measures the monitor alone. The watch frames of two pods (one succeeds, one fails) are recorded from the real API
+// server and replayed for N pods by a stub API server as fast as the monitor takes them: ids, uids and versions are
+// replaced by others of the same length.
+func blast(ctx context.Context) {
+	prepare(ctx, 0)
+	rec := record(ctx)
+	var streams atomic.Int64
+	var sent, bytesOut atomic.Int64
+	goes := make(chan struct{})
+	logText := []byte(strings.Repeat("2026-11-21 09:00:00 INFO the program prints a line of plain output\n", 1+max(*logBytes, 0)/68)[:max(*logBytes, 0)])
+	stub := func(w http.ResponseWriter, r *http.Request) {
+		watch, pods := r.URL.Query().Has("watch"), strings.HasSuffix(r.URL.Path, "/pods")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/log"):
+			logReads.Add(1)
+			w.Header().Set("Content-Type", "text/plain")
+			w.Write(logText)
+		case r.URL.Path == "/version":
+			w.Header().Set("Content-Type", "application/json")
+			w.Write([]byte(`{"major":"1","minor":"34","gitVersion":"v1.34.4","platform":"linux/amd64"}`))
+		case watch && pods:
+			w.Header().Set("Content-Type", "application/json")
+			rec.once.Do(rec.render)
+			w.Write(rec.added)
+			if r.URL.Query().Get("sendInitialEvents") == "true" {
+				w.Write(rec.bookmark)
+			}
+			w.(http.Flusher).Flush()
+			streams.Add(1)
+			select {
+			case <-goes:
+			case <-r.Context().Done():
+				return
+			}
+			for at, b := 0, rec.changes; at < len(b); at += 1 << 16 {
+				k, _ := w.Write(b[at:min(at+1<<16, len(b))])
+				bytesOut.Add(int64(k))
+			}
+			w.(http.Flusher).Flush()
+			sent.Store(at(time.Now()))
+			<-r.Context().Done()
+		case watch:
+			w.Header().Set("Content-Type", "application/json")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		case r.Method == "GET" && strings.HasSuffix(r.URL.Path, "s"): // a list
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[]}`,
+				map[bool]string{true: "PodList", false: "JobList"}[pods], map[bool]string{true: "v1", false: "batch/v1"}[pods])
+		default:
+			http.NotFound(w, r)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	go http.Serve(l, http.HandlerFunc(stub))
+	dir, err := os.MkdirTemp("", "blast")
+	check(err)
+	defer os.RemoveAll(dir)
+	kc := filepath.Join(dir, "kubeconfig")
+	check(os.WriteFile(kc, fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"b","clusters":[{"name":"b","cluster":{"server":"http://%s"}}],"contexts":[{"name":"b","context":{"cluster":"b","user":"b"}}],"users":[{"name":"b","user":{"token":"b"}}]}`, l.Addr()), 0o600))
+	os.Setenv("KUBECONFIG", kc)
+	defer launch()()
+	go follow(ctx, *sse)
+	must("SSE", await(30*time.Second, connected.Load))
+	must("watch", await(30*time.Second, func() bool { return streams.Load() > 0 }))
+	time.Sleep(2 * time.Second)
+	before := proc(*pid)
+	began := time.Now()
+	close(goes)
+	all, quiet, last := int64(2**n), time.Now(), int64(0)
+	await(3*time.Minute, func() bool {
+		if s := sseSeen.Load(); s != last {
+			last, quiet = s, time.Now()
+		}
+		return last == all || time.Since(quiet) > *drain
+	})
+	after := proc(*pid)
+	var end int64
+	for k := range steps {
+		for i := range steps[k] {
+			end = max(end, steps[k][i].sse.Load())
+		}
+	}
+	out := result("blast")
+	out["frames"], out["watch_mib"], out["watch_taken_ms"] = all, round(float64(bytesOut.Load())/(1<<20)), round(float64(sent.Load()-at(began))/1e6)
+	out["lost"], out["events_per_s"], out["all_visible_ms"] = all-sseSeen.Load(), round(float64(sseSeen.Load())/(time.Duration(end)-began.Sub(start)).Seconds()), round(float64(end-at(began))/1e6)
+	out["cpu_us_per_event"], out["watches"] = round((after["cpu_s"]-before["cpu_s"])/float64(all)*1e6), streams.Load()
+	emit(out)
+}
+
+type recording struct {
+	once                     sync.Once
+	frames                   [][]byte // bookmark, then added, running, ended of the pod that succeeds, then of the one that fails
+	ids, uids, rvs           []string // by frame
+	added, bookmark, changes []byte
+}
+
+// record watches two pods of its own through their life.
+func record(ctx context.Context) *recording {
+	rec, model := &recording{}, [2]string{runID + "-m0001", runID + "-n0001"}
+	r, err := api.Request(ctx, "GET", podsPath+"?watch=1&labelSelector=execution-id+in+("+model[0]+","+model[1]+
+		")&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", nil)
+	check(err)
+	res, err := api.C.Do(r)
+	check(err)
+	must("watch: "+res.Status, res.StatusCode == 200)
+	stream := bufio.NewReader(res.Body)
+	next := func() {
+		frame, err := stream.ReadBytes('\n')
+		check(err)
+		cut := func(key string) string {
+			_, s, _ := strings.Cut(string(frame), key)
+			s, _, _ = strings.Cut(s, `"`)
+			return s
+		}
+		rec.frames, rec.ids = append(rec.frames, frame), append(rec.ids, cut(`"execution-id":"`))
+		rec.uids, rec.rvs = append(rec.uids, cut(`"uid":"`)), append(rec.rvs, cut(`"resourceVersion":"`))
+	}
+	next()
+	for i, id := range model {
+		check(api.Do(ctx, "POST", podsPath, jsonT, pod(id)))
+		next()
+		for _, code := range []int{-1, 3 * i} {
+			check(api.Do(ctx, "PATCH", podsPath+"/executor-"+id+"/status", patchT, status(id, code)))
+			next()
+		}
+	}
+	for _, id := range model {
+		check(api.Do(ctx, "DELETE", podsPath+"/executor-"+id, jsonT, []byte(`{"gracePeriodSeconds":0}`)))
+	}
+	return rec
+}
+
+// frames prints the three watch frames of a pod that succeeds, as the API server sends them: a fixture for other benches.
+func frames(ctx context.Context) {
+	prepare(ctx, 0)
+	os.Stdout.Write(bytes.Join(record(ctx).frames[1:4], nil))
+}
+
+// render makes all frames: every pod added; then, a hundred at a time, running and ended.
+func (rec *recording) render() {
+	var base, limit, k int64 = 0, 1, 0
+	for _, rv := range rec.rvs {
+		var v int64
+		fmt.Sscan(rv, &v)
+		base = max(base, v)
+	}
+	for limit <= base {
+		limit *= 10
+	}
+	put := func(out *[]byte, pod, kind int) {
+		k++
+		f := kind + 1
+		if codes[pod] != 0 {
+			f += 3
+		}
+		b := bytes.ReplaceAll(rec.frames[f], []byte(rec.ids[f]), []byte(ids[pod]))
+		b = bytes.ReplaceAll(b, []byte(rec.uids[f]), fmt.Appendf(nil, "%08x-0000-4000-8000-%012x", pod, len(ids)))
+		rv := fmt.Sprint(base + k%(limit-base))
+		mark := `"resourceVersion":"`
+		*out = append(*out, bytes.Replace(b, []byte(mark+rec.rvs[f]), []byte(mark+rv), 1)...)
+	}
+	rec.bookmark = rec.frames[0]
+	for i := range ids {
+		put(&rec.added, i, 0)
+	}
+	for from := 0; from < len(ids); from += 100 {
+		for kind := 1; kind <= 2; kind++ {
+			for i := from; i < min(from+100, len(ids)); i++ {
+				put(&rec.changes, i, kind)
+			}
+		}
+	}
+}

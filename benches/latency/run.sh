@@ -1,0 +1,96 @@
+#!/bin/bash
+# What podherald costs on a real API server, beside a raw watch of the same frames. From nothing: builds what it needs,
+# starts etcd and an API server, runs every scenario for podherald and the raw watch in turn, prints medians, stops all.
+#
+#   run.sh [--tiny] [SCENARIO...]    scenarios: lat50 lat200 blast cold fanout (default: all); --tiny: a few pods, one round
+#   run.sh frames                    prints the watch frames of one pod's life: tests/fixtures/frames_6k.jsonl
+#
+# lat50, lat200   50, 200 status writes a second: time from the frame at a raw watch to the event at an SSE client
+# blast           recorded frames of 10,000 pods from a stub API server, as fast as podherald takes them
+# cold            start with 5,000 pods that have ended
+# fanout          1,000 SSE readers
+#
+# Environment: ROUNDS=3; OUT (a file that keeps the JSON lines); MONITORS="podherald rawwatch"; PODHERALD_BIN (default: built
+# here, in release); KUBECONFIG with RUN unset uses that cluster as an administrator instead of starting one.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/podherald-bench.XXXXXX")
+started=
+finish() {
+  [ -z "$started" ] || RUN=$started "$root/tests/env/k8s/cluster.sh" stop
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 143' INT TERM
+
+tiny=
+if [ "${1:-}" = --tiny ]; then
+  tiny=1 ROUNDS=1
+  shift
+fi
+[ $# -gt 0 ] || set -- lat50 lat200 blast cold fanout
+out=${OUT:-$work/results.jsonl}
+log=$work/monitors.log
+
+(cd "$here" && go build -o "$work/" ./...)
+if [ -z "${KUBECONFIG:-}" ]; then
+  started=$work/cluster
+  mkdir "$started"
+  RUN=$started "$root/tests/env/k8s/cluster.sh" start core > /dev/null
+  export KUBECONFIG=$started/admin.kubeconfig
+fi
+if [ "$1" = frames ]; then
+  "$work/load" frames
+  exit
+fi
+if [ -z "${PODHERALD_BIN:-}" ]; then
+  (cd "$root" && cargo build --release --locked --bin podherald)
+  PODHERALD_BIN=${CARGO_TARGET_DIR:-$root/target}/release/podherald
+fi
+
+# count FULL TINY
+count() { if [ -n "$tiny" ]; then echo "$2"; else echo "$1"; fi; }
+
+# one SCENARIO MONITOR : appends a JSON line to $out
+one() {
+  local url command ready options
+  case $2 in
+    rawwatch)
+      url=http://127.0.0.1:18083 ready=/healthz
+      command="$work/rawwatch -listen 127.0.0.1:18083"
+      ;;
+    podherald)
+      url=http://127.0.0.1:18080 ready=/readyz
+      rm -rf "$work/data"
+      command="env PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=127.0.0.1:18080 PODHERALD_DATA_DIR=$work/data $PODHERALD_BIN serve"
+      ;;
+    *) echo "no monitor '$2'" >&2; return 2 ;;
+  esac
+  options=(-name "$2" -cmd "$command" -cmd-log "$log" -ready "$url$ready" -sse "$url/events")
+  case $1 in
+    lat50) options=(latency "${options[@]}" -raw -n "$(count 300 5)" -rate 50) ;;
+    lat200) options=(latency "${options[@]}" -raw -n "$(count 1200 10)" -rate 200) ;;
+    blast) options=(blast "${options[@]}" -n "$(count 10000 50)") ;;
+    cold) options=(cold "${options[@]}" -n "$(count 5000 20)" -sse "$url/events?last_event_id=0") ;;
+    fanout) options=(sse-fanout "${options[@]}" -n "$(count 100 5)" -rate 0 -conns "$(count 1000 10)") ;;
+    *) echo "no scenario '$1'" >&2; return 2 ;;
+  esac
+  if ! timeout 300 "$work/load" "${options[@]}" > "$work/line"; then
+    echo "$1 of $2 failed; the last lines of its log:" >&2
+    tail -5 "$log" >&2
+    return 1
+  fi
+  sed "s/^{/{\"scenario\":\"$1\",/" "$work/line" >> "$out"
+  [ -n "$tiny" ] || sleep 2
+}
+
+for round in $(seq "${ROUNDS:-3}"); do
+  for scenario in "$@"; do
+    for monitor in ${MONITORS:-podherald rawwatch}; do
+      echo "round $round: $scenario, $monitor (load $(cut -d' ' -f1 /proc/loadavg))" >&2
+      one "$scenario" "$monitor"
+    done
+  done
+done
+python3 "$here/table.py" "$out"
