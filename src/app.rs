@@ -23,7 +23,7 @@ use crate::{
         reconciler::Reconciler,
         watcher::{Scope, Watch},
     },
-    output_store::OutputStore,
+    output_store::{self, OutputStore},
     retention::Retention,
     supervisor::{self, Phase, Supervisor},
 };
@@ -52,13 +52,8 @@ pub enum Error {
     #[error(transparent)]
     Journal(#[from] journal::Error),
     /// The output cannot be stored.
-    #[error("data_dir {path} cannot hold the output; it must be a directory that podherald may write to")]
-    Outputs {
-        /// `data_dir`.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Outputs(#[from] output_store::Error),
     /// Nobody says which cluster.
     #[error(
         "no usable cluster: KUBECONFIG (or ~/.kube/config) must name a readable kubeconfig, or podherald must run in a pod \
@@ -155,9 +150,8 @@ impl Server {
     ) -> Result<Self, Error> {
         let readiness = Arc::new(Readiness::default());
         let mut registry = Registry::default();
-        let outputs = OutputStore::open(data_dir)
-            .map_err(|source| Error::Outputs { path: data_dir.display().to_string(), source })?;
-        let journal = open_journal(config, data_dir, &mut registry)?;
+        let outputs = open_outputs(data_dir).await?;
+        let journal = open_journal(config, data_dir, &mut registry).await?;
         let journal = (seams.journal)(journal);
         watch_journal(&readiness, &journal);
         let mut parts = Parts {
@@ -177,15 +171,8 @@ impl Server {
         let metrics = http::Metrics::default();
         metrics.register(&mut registry);
         let closing = CancellationToken::new();
-        let state = http::State {
-            journal: journal.clone(),
-            outputs,
-            readiness,
-            registry,
-            metrics,
-            options,
-            closing: closing.clone(),
-        };
+        let state =
+            http::State { journal: journal.clone(), readiness, registry, metrics, options, closing: closing.clone() };
         supervisor.spawn("streams", Phase::Streams, |stop| async move {
             stop.cancelled().await;
             closing.cancel();
@@ -216,11 +203,18 @@ impl Server {
     }
 }
 
-fn open_journal(config: &Config, data_dir: &Path, registry: &mut Registry) -> Result<Arc<dyn Journal>, Error> {
-    let max_bytes = config.journal.max_bytes.bytes();
-    let options = journal::Options::new(data_dir.join("journal.db"), max_bytes);
-    options.metrics.register(registry);
-    Ok(journal::Sqlite::open(options)?)
+async fn open_journal(config: &Config, data_dir: &Path, registry: &mut Registry) -> Result<Arc<dyn Journal>, Error> {
+    let metrics = journal::Metrics::default();
+    metrics.register(registry);
+    let options =
+        journal::Options { path: data_dir.join("journal.db"), max_bytes: config.journal.max_bytes.bytes(), metrics };
+    Ok(journal::Sqlite::open(options).await?)
+}
+
+async fn open_outputs(data_dir: &Path) -> Result<OutputStore, Error> {
+    let data_dir = data_dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || OutputStore::open(&data_dir)).await;
+    Ok(opened.expect("opening the store does not panic")?)
 }
 
 fn watch_journal(readiness: &Readiness, journal: &Arc<dyn Journal>) {
@@ -278,7 +272,12 @@ impl Parts<'_> {
         let collecting = collector::Metrics::default();
         collecting.register(self.registry);
         let collector = Collector::new(client.clone(), self.outputs.clone(), collector_options(config), collecting);
-        let options = monitor::Options { policy: policy(config), places: config.kube.execution_id.clone(), watches };
+        let options = monitor::Options {
+            policy: policy(config),
+            places: config.kube.execution_id.clone(),
+            watches,
+            log_deadline: config.logs.deadline,
+        };
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
         let monitor = Monitor::new(options, client, journal, clock, collector, metrics, stop);
@@ -341,7 +340,6 @@ pub fn limits(config: &Config) -> Limits {
 fn collector_options(config: &Config) -> collector::Options {
     collector::Options {
         limits: limits(config),
-        deadline: config.logs.deadline,
         concurrency: config.logs.concurrency as usize,
         ..collector::Options::default()
     }

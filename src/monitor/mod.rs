@@ -18,17 +18,23 @@ pub mod wire;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use podherald_core::{identity::Place, mapper::Policy, output::Collected};
+use podherald_core::{
+    evidence::{Ending, Evidence},
+    identity::Place,
+    mapper::Policy,
+    output::Collected,
+};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    crash,
     journal::{self, Journal},
 };
 
 use self::{
-    collector::Collector,
+    collector::{Collector, Job},
     index::Index,
     metrics::Metrics,
     resolve::{Answer, Resolver},
@@ -50,6 +56,8 @@ pub struct Options {
     pub places: Vec<Place>,
     /// How many watches there are.
     pub watches: usize,
+    /// `logs.deadline`, from the decision that an attempt has ended.
+    pub log_deadline: Duration,
 }
 
 /// The loop and all that it holds.
@@ -62,7 +70,7 @@ pub struct Monitor {
     collector: Arc<Collector>,
     resolver: Resolver,
     index: Index,
-    collections: JoinSet<(String, Collected)>,
+    collections: JoinSet<(String, Box<Collected>)>,
     resolutions: JoinSet<(String, Answer)>,
     /// Watches whose first list is in.
     listed: HashSet<usize>,
@@ -80,7 +88,7 @@ pub enum Error {
 #[derive(Default)]
 struct Inputs {
     sightings: Vec<Sighting>,
-    collected: Vec<(String, Collected)>,
+    collected: Vec<(String, Box<Collected>)>,
     answers: Vec<(String, Answer)>,
     due: Vec<String>,
 }
@@ -195,11 +203,14 @@ impl Monitor {
 
     fn collect(&mut self, uid: &str) {
         let Some(tracked) = self.index.get_mut(uid) else { return };
-        let Some(job) = self.collector.job(&tracked.evidence) else { return };
+        let Some(ending) = &tracked.evidence.ending else { return };
+        let job = job(&tracked.evidence, ending, Instant::now() + self.options.log_deadline);
         let (collector, uid) = (self.collector.clone(), uid.to_owned());
         self.collections.spawn(async move {
+            crash::at(crash::Point::Collect);
             let collected = collector.collect(job).await;
-            (uid, collected)
+            crash::at(crash::Point::Collect);
+            (uid, Box::new(collected))
         });
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));
     }
@@ -219,6 +230,21 @@ impl Monitor {
             let answer = resolver.ask(&namespace, &name, &uid).await;
             (uid, answer)
         });
+    }
+}
+
+fn job(evidence: &Evidence, ending: &Ending, deadline: Instant) -> Job {
+    Job {
+        namespace: evidence.namespace.clone(),
+        pod: evidence.name.clone(),
+        uid: evidence.uid.clone(),
+        node_name: evidence.node_name.clone(),
+        execution_id: evidence.execution_id.clone(),
+        attempt: evidence.attempt,
+        container: ending.container.clone(),
+        gone: evidence.gone.is_some(),
+        termination_message: ending.message.clone(),
+        deadline,
     }
 }
 

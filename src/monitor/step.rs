@@ -48,7 +48,7 @@ impl Monitor {
             self.answer(&uid, answer, &mut outcome);
         }
         for (uid, collected) in inputs.collected {
-            self.observe(&uid, Observation::Collected(Box::new(collected)), &mut outcome);
+            self.observe(&uid, Observation::Collected(collected), &mut outcome);
         }
         for uid in inputs.due {
             self.tick(&uid, &mut outcome);
