@@ -255,11 +255,10 @@ impl Explanation<'_> {
         let why = why(&draft);
         self.written += 1;
         let event = draft.number("pod-monitor:explain", self.written);
-        let mut value = serde_json::to_value(&event).map_err(io::Error::from)?;
-        if let Value::Object(fields) = &mut value {
-            fields.insert("why".to_owned(), Value::String(why));
-        }
-        Ok(writeln!(out, "{value}")?)
+        let mut line = event.to_bytes();
+        line.pop();
+        out.write_all(&line)?;
+        Ok(writeln!(out, ",\"why\":{}}}", Value::String(why))?)
     }
 
     /// What is still open, and until when.
