@@ -1,7 +1,7 @@
 //! Execution events: their names, payloads, ids and final bytes.
 //!
-//! A [`Draft`] is an event that lacks only what its writer gives it: `source` and `seq`. [`Draft::seal`] makes the bytes
-//! that the journal keeps and everybody reads; an event is never rendered a second time.
+//! A [`Draft`] is an event that lacks only what its writer gives it: `source` and `seq`. [`Draft::number`] and
+//! [`Event::to_bytes`] make the bytes that the journal keeps and everybody reads; an event is never rendered a second time.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! podherald's decisions, without any doing: no clock, no randomness, no file, no network.
 //!
 //! In reading order: [`pod`] is what is seen, [`evidence`] what is kept of it, [`mapper`] turns the one into the other
-//! and into [`event`]s, [`cause`] says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
+//! and into [`event`]s, `cause` says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
 //! folds it all into what a user asks for.
 
 mod cause;

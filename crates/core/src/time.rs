@@ -8,7 +8,7 @@ pub fn format(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
-/// Writes [`format`]'s text.
+/// Writes the text of [`format()`].
 pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }
