@@ -68,6 +68,9 @@ pub enum Error {
     Task(#[from] supervisor::Error),
 }
 
+/// Puts something around a journal: nothing in a server, faults in a test.
+pub type Wrap = Box<dyn FnOnce(Arc<dyn Journal>) -> Arc<dyn Journal> + Send>;
+
 /// What a test may put in place of the real thing.
 pub struct Seams {
     /// The API server.
@@ -75,7 +78,7 @@ pub struct Seams {
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Put around the journal.
-    pub journal: Box<dyn FnOnce(Arc<dyn Journal>) -> Arc<dyn Journal> + Send>,
+    pub journal: Wrap,
 }
 
 impl Seams {

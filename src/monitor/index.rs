@@ -45,7 +45,7 @@ pub struct Index {
 
 impl Index {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.pods.len()
     }
 

@@ -184,8 +184,8 @@ impl Monitor {
                 inputs.due.push(uid);
             }
         }
-        if self.index.len() > 0 {
-            tracing::info!(pods = self.index.len(), collecting = self.collections.len(), "resumed from the journal");
+        if self.index.count() > 0 {
+            tracing::info!(pods = self.index.count(), collecting = self.collections.len(), "resumed from the journal");
         }
         for uid in &inputs.due {
             if let Some(tracked) = self.index.get_mut(uid) {

@@ -59,7 +59,7 @@ impl Reconciler {
                 Err(error) => {
                     self.metrics.reconcile_failures.inc();
                     tracing::warn!(selector = %scope.selector, %error, "reconciliation could not list the pods, trying again");
-                    tokio::time::sleep(backoff.next()).await;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
             }
         }

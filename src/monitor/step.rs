@@ -63,7 +63,7 @@ impl Monitor {
         for uid in outcome.closed {
             self.index.remove(&uid);
         }
-        self.metrics.tracked.set(i64::try_from(self.index.len()).unwrap_or(i64::MAX));
+        self.metrics.tracked.set(i64::try_from(self.index.count()).unwrap_or(i64::MAX));
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Monitor {
                 Err(error @ journal::Error::Closed) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%error, "cannot read the journal, trying again");
-                    self.pause(backoff.next()).await?;
+                    self.pause(backoff.pause()).await?;
                 }
             }
         }
@@ -294,7 +294,7 @@ impl Monitor {
                     Err(error @ journal::Error::Closed) => return Err(error.into()),
                     Err(error) => {
                         self.metrics.append_retries.inc();
-                        let pause = backoff.next();
+                        let pause = backoff.pause();
                         tracing::error!(%error, pause_ms = pause.as_millis(), "cannot append to the journal, trying again");
                         self.pause(pause).await?;
                     }

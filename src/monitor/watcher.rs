@@ -202,7 +202,7 @@ impl Watch {
                 Some(Err(error)) => {
                     self.metrics.watch_failures.inc();
                     self.note(&error);
-                    let pause = backoff.next();
+                    let pause = backoff.pause();
                     tracing::info!(watch = self.id, %error, pause_ms = pause.as_millis(), "watch failed, trying again");
                     sleep(pause).await;
                     if keeps_a_bad_version(&error) {

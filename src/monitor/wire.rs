@@ -62,17 +62,12 @@ impl<'de> Deserialize<'de> for Pod {
 }
 
 /// A value that may be missing, or be something else than it should be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Field<T> {
+    #[default]
     Absent,
     Value(T),
     Malformed,
-}
-
-impl<T> Default for Field<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
 }
 
 impl<T> From<Option<T>> for Field<T> {
