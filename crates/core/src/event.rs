@@ -223,6 +223,21 @@ pub enum Payload {
     },
 }
 
+/// All names that [`Payload::event_type`] gives.
+pub const EVENT_TYPES: [&str; 11] = [
+    "pod_scheduled",
+    "execution_started",
+    "pod_running",
+    "execution_running",
+    "pod_terminated",
+    "pod_deleted",
+    "execution_completed",
+    "execution_failed",
+    "execution_timeout",
+    "execution_cancelled",
+    "execution_amended",
+];
+
 impl Payload {
     /// `event_type` on the wire.
     pub fn event_type(&self) -> &'static str {
