@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{
@@ -65,6 +65,10 @@ impl Drop for Place {
 }
 
 impl Follower {
+    fn closed() -> Self {
+        Self { signals: broadcast::Sender::new(1).subscribe(), _place: None }
+    }
+
     /// Waits for the next thing.
     pub async fn next(&mut self) -> Next {
         match self.signals.recv().await {
@@ -96,14 +100,19 @@ impl From<Signal> for Next {
 
 /// The writer's end.
 pub(super) struct Live {
-    all: broadcast::Sender<Signal>,
+    /// None once closed.
+    all: Mutex<Option<broadcast::Sender<Signal>>>,
     one: Followed,
     head: watch::Sender<u64>,
 }
 
 impl Live {
     pub(super) fn new(head: u64) -> Self {
-        Self { all: broadcast::Sender::new(ALL_BUFFER), one: Followed::default(), head: watch::Sender::new(head) }
+        Self {
+            all: Mutex::new(Some(broadcast::Sender::new(ALL_BUFFER))),
+            one: Followed::default(),
+            head: watch::Sender::new(head),
+        }
     }
 
     pub(super) fn head(&self) -> watch::Receiver<u64> {
@@ -111,11 +120,18 @@ impl Live {
     }
 
     pub(super) fn follow_all(&self) -> Follower {
-        Follower { signals: self.all.subscribe(), _place: None }
+        match &*self.all() {
+            Some(all) => Follower { signals: all.subscribe(), _place: None },
+            None => Follower::closed(),
+        }
     }
 
     pub(super) fn follow(&self, execution_id: &str) -> Follower {
-        let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
+        if all.is_none() {
+            return Follower::closed();
+        }
+        let mut one = self.one();
         let execution_id: Arc<str> = execution_id.into();
         let sender = one.entry(execution_id.clone()).or_insert_with(|| broadcast::Sender::new(ONE_BUFFER));
         let place = Place { followed: self.one.clone(), execution_id };
@@ -124,10 +140,12 @@ impl Live {
 
     /// Tells everybody of what was just committed: the records in order, and the executions whose evidence changed.
     pub(super) fn publish(&self, records: &[Arc<Record>], changed: impl IntoIterator<Item = Arc<str>>) {
-        let one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
+        let Some(all) = &*all else { return };
+        let one = self.one();
         for record in records {
             // An error only says that nobody listens.
-            let _ = self.all.send(Signal::Record(record.clone()));
+            let _ = all.send(Signal::Record(record.clone()));
             send(&one, &record.execution_id, &Signal::Record(record.clone()));
         }
         for execution_id in changed {
@@ -137,6 +155,22 @@ impl Live {
         if let Some(last) = records.last() {
             self.head.send_replace(last.position);
         }
+    }
+
+    /// From now on every follower, early or late, hears [`Next::Closed`] once it has taken what is there.
+    pub(super) fn close(&self) {
+        let mut all = self.all();
+        *all = None;
+        self.one().clear();
+    }
+
+    /// Locked before `one`, where both are.
+    fn all(&self) -> MutexGuard<'_, Option<broadcast::Sender<Signal>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one(&self) -> MutexGuard<'_, HashMap<Arc<str>, broadcast::Sender<Signal>>> {
+        self.one.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
