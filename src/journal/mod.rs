@@ -2,7 +2,14 @@
 //!
 //! Nothing is shown or published that is not in here, and nothing moves on before it is. [`Journal`] is the seam.
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may")]
+pub(crate) mod conformance;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may")]
+pub(crate) mod fixture;
 mod live;
+mod sqlite;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +28,7 @@ use podherald_core::{
 use tokio::sync::watch;
 
 pub use live::{Follower, Next};
+pub use sqlite::{Metrics, Options, Sqlite};
 
 /// Why the journal could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,405 @@
+//! What an append does to the tables, within a transaction of the writer's.
+//!
+//! The writer is the only one who changes executions, so it keeps the recent ones at hand instead of reading them again.
+//! A [`Turn`] takes those that it changes out of the cache, and only its commit puts them back: after a rollback they are
+//! read from the file.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    mem,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use podherald_core::{
+    event::Draft,
+    evidence::Evidence,
+    execution::{Execution, Status},
+};
+use rusqlite::{
+    Connection, OptionalExtension, ToSql, params,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use super::fault::Fault;
+use crate::journal::{Change, Frames, Record};
+
+/// Executions kept at hand, at least; at most twice as many.
+const RECENT: usize = 2048;
+
+/// The writer's memory between transactions.
+pub(super) struct Ledger {
+    epoch: String,
+    /// `service_name` to `source`.
+    sources: HashMap<String, Arc<str>>,
+    recent: Recent<Arc<str>, Projection>,
+}
+
+/// What one transaction has changed so far.
+#[derive(Default)]
+pub(super) struct Turn {
+    open: HashMap<Arc<str>, Projection>,
+    /// Ids in the order of first touch: the order of first sight of the new ones.
+    order: Vec<Arc<str>>,
+    /// New events, in order.
+    pub(super) records: Vec<Arc<Record>>,
+    /// Executions whose evidence changed without an event.
+    pub(super) changed: HashSet<Arc<str>>,
+}
+
+/// An execution and what the file says of it.
+struct Projection {
+    /// None until it is written for the first time.
+    key: Option<i64>,
+    written: Columns,
+    now: Columns,
+    /// Without its output.
+    execution: Execution,
+    output: Output,
+}
+
+/// The columns beside the projection's body.
+#[derive(Clone, PartialEq, Default)]
+struct Columns {
+    status: Status,
+    user_id: Option<String>,
+    /// Latest end of any attempt, in microseconds.
+    last_end: Option<i64>,
+    /// Retention took it; what is left keeps its numbers while one of its pods is still there.
+    forgotten: bool,
+}
+
+/// What this turn does to the inline output.
+enum Output {
+    Kept,
+    Dropped,
+    New { stdout: String, stderr: String },
+}
+
+/// JSON as a text, without looking at it again.
+struct Json<'a>(&'a [u8]);
+
+impl ToSql for Json<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(epoch: &str) -> Self {
+        Self { epoch: epoch.to_owned(), sources: HashMap::new(), recent: Recent::new(RECENT) }
+    }
+
+    /// Makes one change. After an error the transaction must not be committed.
+    pub(super) fn apply(&mut self, db: &Connection, turn: &mut Turn, change: &Change) -> Result<(), Fault> {
+        let evidence = &*change.evidence;
+        validate(change)?;
+        let (pod, is_changed) = upsert_evidence(db, evidence)?;
+        if evidence.conflict || (!is_changed && change.events.is_empty()) {
+            return Ok(());
+        }
+        let id = self.open(db, turn, &evidence.execution_id)?;
+        let projection = turn.open.get_mut(&id).expect("the line before opened it");
+        if projection.now.forgotten {
+            if evidence.attempt <= projection.execution.attempt {
+                return Ok(());
+            }
+            // Not the attempt that retention took, but a new one.
+            projection.now.forgotten = false;
+        }
+        let attempt = projection.execution.attempt;
+        projection.execution.witness(evidence);
+        let before = turn.records.len();
+        let mut shared = None;
+        for draft in &change.events {
+            if is_known(db, draft)? {
+                continue;
+            }
+            let (namespace, labels) =
+                shared.get_or_insert_with(|| (evidence.namespace.as_str().into(), Arc::new(evidence.labels.clone())));
+            let source = source(&mut self.sources, &self.epoch, &draft.metadata.service_name);
+            let seq = projection.execution.as_of.0.get(&*source).copied().unwrap_or(0) + 1;
+            let event = draft.clone().number(&source, seq);
+            projection.execution.apply(&event);
+            let status = Status::after(&event.payload);
+            if status.is_some_and(Status::is_terminal) {
+                projection.now.last_end = projection.now.last_end.max(Some(event.timestamp.as_microsecond()));
+            }
+            let mut record = Record {
+                position: 0,
+                execution_id: id.clone(),
+                namespace: Arc::clone(namespace),
+                labels: Arc::clone(labels),
+                event_type: event.payload.event_type(),
+                attempt: event.attempt,
+                source,
+                seq,
+                status,
+                version: Arc::new(projection.execution.as_of.clone()),
+                bytes: Bytes::from(event.to_bytes()),
+                frames: Frames::default(),
+            };
+            record.position = insert_event(db, draft, pod, &record)?;
+            turn.records.push(Arc::new(record));
+        }
+        projection.take_output(attempt);
+        if is_changed && turn.records.len() == before {
+            turn.changed.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Writes every execution of the turn, once.
+    pub(super) fn finish(&mut self, db: &Connection, turn: &mut Turn) -> Result<(), Fault> {
+        for id in &turn.order {
+            let projection = turn.open.get_mut(id).expect("the order names what is open");
+            projection.now.status = projection.execution.status;
+            projection.now.user_id.clone_from(&projection.execution.user_id);
+            projection.write(db)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what the turn had, now that it is durable.
+    pub(super) fn keep(&mut self, turn: &mut Turn) {
+        for (id, projection) in turn.open.drain() {
+            self.recent.insert(id, projection);
+        }
+    }
+
+    /// Forgets what is at hand: somebody else changes the tables.
+    pub(super) fn clear(&mut self) {
+        self.recent = Recent::new(RECENT);
+    }
+
+    fn open(&mut self, db: &Connection, turn: &mut Turn, execution_id: &str) -> Result<Arc<str>, Fault> {
+        if let Some((id, _)) = turn.open.get_key_value(execution_id) {
+            return Ok(id.clone());
+        }
+        let (id, projection) = match self.recent.remove(execution_id) {
+            Some(found) => found,
+            None => (execution_id.into(), Projection::load(db, execution_id)?),
+        };
+        turn.order.push(id.clone());
+        turn.open.insert(id.clone(), projection);
+        Ok(id)
+    }
+}
+
+impl Projection {
+    fn load(db: &Connection, execution_id: &str) -> Result<Self, Fault> {
+        let mut select = db
+            .prepare_cached("SELECT key, user_id, last_end, forgotten, body FROM executions WHERE execution_id = ?1")?;
+        let mut rows = select.query([execution_id])?;
+        let Some(row) = rows.next()? else {
+            return Ok(Self {
+                key: None,
+                written: Columns::default(),
+                now: Columns::default(),
+                execution: Execution::new(execution_id),
+                output: Output::Kept,
+            });
+        };
+        let execution: Execution = serde_json::from_slice(row.get_ref(4)?.as_bytes().map_err(rusqlite::Error::from)?)?;
+        let written =
+            Columns { status: execution.status, user_id: row.get(1)?, last_end: row.get(2)?, forgotten: row.get(3)? };
+        Ok(Self { key: Some(row.get(0)?), now: written.clone(), written, execution, output: Output::Kept })
+    }
+
+    /// The output goes to its own table, and the memory is not filled with it.
+    fn take_output(&mut self, previous_attempt: u32) {
+        if self.execution.attempt > previous_attempt {
+            self.output = Output::Dropped;
+        }
+        if let (Some(stdout), Some(stderr)) = (self.execution.stdout.take(), self.execution.stderr.take()) {
+            self.output = Output::New { stdout, stderr };
+        }
+    }
+
+    fn write(&mut self, db: &Connection) -> Result<(), Fault> {
+        let body = serde_json::to_vec(&self.execution).expect("an execution holds only strings, numbers and booleans");
+        let (body, columns) = (Json(&body), &self.now);
+        let ended = columns.status.is_terminal() && !columns.forgotten;
+        let is_first = self.key.is_none();
+        let key = match self.key {
+            None => {
+                let namespace = self.execution.pods.first().map(|pod| pod.namespace.as_str());
+                db.prepare_cached(
+                    "INSERT INTO executions (execution_id, namespace, user_id, status, last_end, ended, forgotten, body)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    self.execution.execution_id,
+                    namespace.unwrap_or_default(),
+                    columns.user_id,
+                    columns.status.as_str(),
+                    columns.last_end,
+                    ended,
+                    columns.forgotten,
+                    body
+                ])?;
+                db.last_insert_rowid()
+            }
+            // What stays out of the statement costs no index.
+            Some(key) if self.written == self.now => {
+                db.prepare_cached("UPDATE executions SET body = ?2 WHERE key = ?1")?.execute(params![key, body])?;
+                key
+            }
+            Some(key) => {
+                db.prepare_cached(
+                    "UPDATE executions SET user_id = ?2, status = ?3, last_end = ?4, ended = ?5, forgotten = ?6, body = ?7
+                     WHERE key = ?1",
+                )?
+                .execute(params![
+                    key,
+                    columns.user_id,
+                    columns.status.as_str(),
+                    columns.last_end,
+                    ended,
+                    columns.forgotten,
+                    body
+                ])?;
+                key
+            }
+        };
+        match mem::replace(&mut self.output, Output::Kept) {
+            Output::New { stdout, stderr } => {
+                db.prepare_cached("INSERT OR REPLACE INTO outputs (key, stdout, stderr) VALUES (?1, ?2, ?3)")?
+                    .execute(params![key, stdout, stderr])?;
+            }
+            Output::Dropped if !is_first => {
+                db.prepare_cached("DELETE FROM outputs WHERE key = ?1")?.execute([key])?;
+            }
+            Output::Dropped | Output::Kept => {}
+        }
+        self.key = Some(key);
+        self.written = self.now.clone();
+        Ok(())
+    }
+}
+
+/// A change that is wrong in itself must not reach the tables, where it could not be told from damage.
+fn validate(change: &Change) -> Result<(), Fault> {
+    let evidence = &change.evidence;
+    if evidence.conflict && !change.events.is_empty() {
+        return Err(Fault::Refused(format!(
+            "pod {} claims another namespace's execution {}: it has no events",
+            evidence.uid, evidence.execution_id
+        )));
+    }
+    match change.events.iter().find(|draft| draft.execution_id != evidence.execution_id) {
+        Some(stray) => Err(Fault::Refused(format!(
+            "event {} belongs to execution {}, its pod {} to {}",
+            stray.event_id, stray.execution_id, evidence.uid, evidence.execution_id
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The row's id, and whether the record says anything new. Execution, namespace and name of a uid never change.
+fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), Fault> {
+    let body = serde_json::to_vec(evidence).expect("evidence holds only strings, numbers and booleans");
+    let body = Json(&body);
+    let settled = evidence.terminal.is_some() || evidence.conflict;
+    let (gone, closed) = (evidence.gone.is_some(), evidence.is_closed());
+    let known: Option<(i64, bool)> = db
+        .prepare_cached("SELECT id, body = ?2 FROM evidence WHERE uid = ?1")?
+        .query_row(params![evidence.uid, body], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match known {
+        Some((id, true)) => Ok((id, false)),
+        Some((id, false)) => {
+            db.prepare_cached(
+                "UPDATE evidence SET attempt_key = ?2, attempt = ?3, settled = settled OR ?4, gone = ?5, closed = ?6,
+                     body = ?7 WHERE id = ?1",
+            )?
+            .execute(params![id, evidence.attempt_key, evidence.attempt, settled, gone, closed, body])?;
+            Ok((id, true))
+        }
+        None => {
+            let labels = serde_json::to_vec(&evidence.labels).expect("labels are strings");
+            db.prepare_cached(
+                "INSERT INTO evidence (uid, execution_id, namespace, name, attempt_key, attempt, conflict, settled, gone,
+                     closed, labels, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?
+            .execute(params![
+                evidence.uid,
+                evidence.execution_id,
+                evidence.namespace,
+                evidence.name,
+                evidence.attempt_key,
+                evidence.attempt,
+                evidence.conflict,
+                settled,
+                gone,
+                closed,
+                Json(&labels),
+                body
+            ])?;
+            Ok((db.last_insert_rowid(), true))
+        }
+    }
+}
+
+fn is_known(db: &Connection, draft: &Draft) -> Result<bool, Fault> {
+    Ok(db.prepare_cached("SELECT 1 FROM events WHERE event_id = ?1")?.exists([draft.event_id.as_bytes()])?)
+}
+
+fn insert_event(db: &Connection, draft: &Draft, pod: i64, record: &Record) -> Result<u64, Fault> {
+    let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
+    db.prepare_cached(
+        "INSERT INTO events (event_id, execution_id, pod, event_type, attempt, source, seq, status, terminal, version,
+             body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        draft.event_id.as_bytes(),
+        record.execution_id,
+        pod,
+        record.event_type,
+        record.attempt,
+        record.source,
+        record.seq,
+        record.status.map(Status::as_str),
+        record.status.is_some_and(Status::is_terminal),
+        Json(&version),
+        Json(&record.bytes)
+    ])?;
+    Ok(u64::try_from(db.last_insert_rowid()).expect("positions are counted from 1"))
+}
+
+fn source(known: &mut HashMap<String, Arc<str>>, epoch: &str, service_name: &str) -> Arc<str> {
+    if let Some(source) = known.get(service_name) {
+        return source.clone();
+    }
+    let source: Arc<str> = format!("{service_name}:{epoch}").into();
+    known.insert(service_name.to_owned(), source.clone());
+    source
+}
+
+/// A bounded map that forgets roughly what was used least recently: when the young half is full, it becomes the old one.
+struct Recent<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    half: usize,
+}
+
+impl<K: Eq + Hash, V> Recent<K, V> {
+    fn new(half: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), half }
+    }
+
+    fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<(K, V)>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.young.remove_entry(key).or_else(|| self.old.remove_entry(key))
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.half {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+}

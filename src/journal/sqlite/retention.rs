@@ -1,0 +1,1 @@
+//! Takes away what is too old or too much.

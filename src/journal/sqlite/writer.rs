@@ -1,0 +1,222 @@
+//! Writing: one task takes what waits and makes it durable in one transaction, off the runtime's threads.
+//!
+//! A lone append is committed at once; while a commit is under way, the next group gathers. Whoever is acknowledged is on
+//! disk. If a group fails, each of its appends is tried by itself, so that one bad append harms nobody else.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinSet, spawn_blocking},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    fault::Fault,
+    ledger::{Ledger, Turn},
+    schema,
+};
+use crate::journal::{Change, Pruned, Result, Retention};
+
+/// Appends in one transaction, at most.
+const GROUP: usize = 512;
+/// Appends that may wait.
+pub(super) const QUEUE: usize = 1024;
+/// Pages of the write-ahead log that are not in the file yet, from which on they are moved there beside the writing.
+const CHECKPOINT_PAGES: u64 = 1000;
+/// Pages of the log at which writing waits for that, so that the log starts anew instead of growing further.
+const MAX_LOG_PAGES: u64 = 16_384;
+
+/// Something for the writer to do.
+pub(super) enum Request {
+    /// See [`crate::journal::Journal::append`].
+    Append { changes: Vec<Change>, done: oneshot::Sender<Result<()>> },
+    /// See [`crate::journal::Journal::prune`].
+    Prune { retention: Retention, done: oneshot::Sender<Result<Pruned>> },
+}
+
+struct Append {
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<()>>,
+}
+
+/// The only one who changes the file.
+pub(super) struct Writer {
+    db: Connection,
+    ledger: Ledger,
+    shared: Arc<Shared>,
+    log: Log,
+}
+
+/// The write-ahead log, in pages.
+#[derive(Clone, Copy, Default)]
+struct Log {
+    pages: u64,
+    checkpointed: u64,
+}
+
+impl Writer {
+    pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Self {
+        Self { db, ledger: Ledger::new(&shared.epoch), shared, log: Log::default() }
+    }
+
+    /// Works until `closing`, then does what still waits, and ends.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, closing: CancellationToken) {
+        let shared = self.shared.clone();
+        let mut batch = Vec::with_capacity(GROUP);
+        let mut checkpoints = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = closing.cancelled(), if !requests.is_closed() => {
+                    requests.close();
+                    continue;
+                }
+                taken = requests.recv_many(&mut batch, GROUP) => if taken == 0 { break },
+            }
+            let stop = closing.clone();
+            let work = spawn_blocking(move || {
+                self.work(&mut requests, &mut batch, &stop);
+                (self, requests, batch)
+            });
+            // Without its writer the journal is closed; whoever waits is told so.
+            (self, requests, batch) = match work.await {
+                Ok(back) => back,
+                Err(error) => return tracing::error!(%error, "the journal's writer failed"),
+            };
+            while checkpoints.try_join_next().is_some() {}
+            if self.log.pages - self.log.checkpointed >= CHECKPOINT_PAGES && checkpoints.is_empty() {
+                let shared = shared.clone();
+                checkpoints.spawn_blocking(move || checkpoint_beside(&shared));
+            }
+        }
+        while checkpoints.join_next().await.is_some() {}
+        let last = spawn_blocking(move || self.checkpoint("TRUNCATE"));
+        if last.await.is_err() {
+            tracing::warn!("the last checkpoint failed; the next start makes up for it");
+        }
+    }
+
+    /// Works as long as there is something, without going back to the runtime in between.
+    fn work(&mut self, requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>, closing: &CancellationToken) {
+        loop {
+            self.shared.metrics.queued.set(i64::try_from(requests.len()).unwrap_or(i64::MAX));
+            self.serve(batch);
+            self.look_at_log();
+            if self.log.pages >= MAX_LOG_PAGES {
+                self.checkpoint("PASSIVE");
+            }
+            if closing.is_cancelled() || self.log.pages - self.log.checkpointed >= CHECKPOINT_PAGES {
+                return;
+            }
+            while batch.len() < GROUP
+                && let Ok(request) = requests.try_recv()
+            {
+                batch.push(request);
+            }
+            if batch.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn serve(&mut self, batch: &mut Vec<Request>) {
+        let mut group = Vec::with_capacity(batch.len());
+        for request in batch.drain(..) {
+            match request {
+                Request::Append { changes, done } => group.push(Append { changes, done }),
+                Request::Prune { retention, done } => {
+                    self.append(std::mem::take(&mut group));
+                    // The caller may have gone; then nobody wants to know.
+                    let _ = done.send(self.prune(retention));
+                }
+            }
+        }
+        self.append(group);
+    }
+
+    fn append(&mut self, mut group: Vec<Append>) {
+        if group.is_empty() {
+            return;
+        }
+        match self.commit(&group) {
+            Ok(turn) => {
+                self.shared.live.publish(&turn.records, turn.changed);
+                for append in group {
+                    let _ = append.done.send(Ok(()));
+                }
+            }
+            Err(fault) if group.len() == 1 => {
+                let error = fault.explain(&self.shared.path, "append");
+                self.shared.failed(&error);
+                let _ = group.swap_remove(0).done.send(Err(error));
+            }
+            Err(_) => {
+                self.shared.metrics.regrouped.inc();
+                for append in group {
+                    self.append(vec![append]);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, group: &[Append]) -> std::result::Result<Turn, Fault> {
+        let started = Instant::now();
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut turn = Turn::default();
+        for change in group.iter().flat_map(|append| &append.changes) {
+            self.ledger.apply(&tx, &mut turn, change)?;
+        }
+        self.ledger.finish(&tx, &mut turn)?;
+        let used_bytes = schema::used_bytes(&tx)?;
+        tx.commit()?;
+        self.ledger.keep(&mut turn);
+        let metrics = &self.shared.metrics;
+        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a group is small")]
+        metrics.group_size.observe(group.len() as f64);
+        metrics.events.inc_by(turn.records.len() as u64);
+        self.shared.wrote(used_bytes);
+        Ok(turn)
+    }
+
+    fn prune(&mut self, retention: Retention) -> Result<Pruned> {
+        let _ = retention;
+        Ok(Pruned::default())
+    }
+
+    fn look_at_log(&mut self) {
+        match checkpoint(&self.db, "NOOP") {
+            Ok(log) => self.log = log,
+            Err(error) => tracing::warn!(%error, "cannot look at the journal's write-ahead log"),
+        }
+        self.shared.metrics.wal_pages.set(i64::try_from(self.log.pages).unwrap_or(i64::MAX));
+    }
+
+    fn checkpoint(&mut self, mode: &str) {
+        match checkpoint(&self.db, mode) {
+            Ok(log) => self.log = log,
+            Err(error) => tracing::warn!(%error, "cannot move the journal's write-ahead log into its file"),
+        }
+    }
+}
+
+/// Passive: it neither waits for readers and the writer nor makes them wait.
+fn checkpoint_beside(shared: &Shared) {
+    let done = schema::open_checkpointer(&shared.path).and_then(|db| Ok(checkpoint(&db, "PASSIVE")?));
+    if let Err(error) = done {
+        tracing::warn!(%error, "cannot move the journal's write-ahead log into its file");
+    }
+}
+
+fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<Log> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    db.prepare_cached(&sql)?.query_row([], |row| {
+        // Both are -1 where there is no log.
+        let count = |column| row.get(column).map(|count: i64| u64::try_from(count).unwrap_or(0));
+        Ok(Log { pages: count(1)?, checkpointed: count(2)? })
+    })
+}
