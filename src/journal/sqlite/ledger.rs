@@ -144,7 +144,7 @@ impl Ledger {
             turn.records.push(Arc::new(record));
         }
         projection.take_output(attempt);
-        if turn.records.len() == before {
+        if is_changed && turn.records.len() == before {
             turn.changed.insert(id);
         }
         Ok(())

@@ -22,7 +22,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -42,6 +42,11 @@ use reader::Readers;
 use writer::{Request, Writer};
 
 pub use metrics::Metrics;
+
+/// Of `journal.max_bytes`: from here on somebody should know, ...
+const ALARM_PERCENT: u64 = 80;
+/// ... and below this it is over.
+const CALM_PERCENT: u64 = 75;
 
 /// Where the journal is and how large it may become.
 #[derive(Debug, Clone)]
@@ -78,6 +83,7 @@ struct Shared {
     floor: AtomicU64,
     health: Mutex<Health>,
     metrics: Metrics,
+    alarmed: AtomicBool,
 }
 
 impl Sqlite {
@@ -103,6 +109,7 @@ impl Sqlite {
             health: Mutex::new(health),
             metrics,
             path,
+            alarmed: AtomicBool::new(false),
         });
         shared.wrote(opened.used_bytes);
         let (queue, requests) = mpsc::channel(writer::QUEUE);
@@ -155,10 +162,24 @@ impl Shared {
     }
 
     fn wrote(&self, used_bytes: u64) {
+        self.health().writable = true;
+        self.measure(used_bytes);
+    }
+
+    /// Alarms once when the journal becomes rather full.
+    fn measure(&self, used_bytes: u64) {
         self.metrics.used_bytes.set(i64::try_from(used_bytes).unwrap_or(i64::MAX));
         let mut health = self.health();
-        health.writable = true;
         health.used_bytes = used_bytes;
+        let max_bytes = health.max_bytes;
+        drop(health);
+        if used_bytes > max_bytes / 100 * ALARM_PERCENT {
+            if !self.alarmed.swap(true, Ordering::Relaxed) {
+                tracing::warn!(path = %self.path.display(), used_bytes, max_bytes, "the journal is nearly full: when it is, nothing more is taken in");
+            }
+        } else if used_bytes < max_bytes / 100 * CALM_PERCENT {
+            self.alarmed.store(false, Ordering::Relaxed);
+        }
     }
 
     fn failed(&self, error: &Error) {
@@ -250,3 +271,6 @@ impl Journal for Sqlite {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,9 @@
 //! A lone append is committed at once; while a commit is under way, the next group gathers. Whoever is acknowledged is on
 //! disk. If a group fails, each of its appends is tried by itself, so that one bad append harms nobody else.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,6 +18,7 @@ use super::{
     Shared,
     fault::Fault,
     ledger::{Ledger, Turn},
+    retention::{self, Pressure},
     schema,
 };
 use crate::journal::{Change, Pruned, Result, Retention};
@@ -49,6 +51,7 @@ pub(super) struct Writer {
     ledger: Ledger,
     shared: Arc<Shared>,
     log: Log,
+    pressure: Pressure,
 }
 
 /// The write-ahead log, in pages.
@@ -60,7 +63,7 @@ struct Log {
 
 impl Writer {
     pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Self {
-        Self { db, ledger: Ledger::new(&shared.epoch), shared, log: Log::default() }
+        Self { db, ledger: Ledger::new(&shared.epoch), shared, log: Log::default(), pressure: Pressure::default() }
     }
 
     /// Works until `closing`, then does what still waits, and ends.
@@ -184,8 +187,36 @@ impl Writer {
     }
 
     fn prune(&mut self, retention: Retention) -> Result<Pruned> {
-        let _ = retention;
-        Ok(Pruned::default())
+        let health = self.shared.health().clone();
+        let before = if self.pressure.is_on(health.used_bytes, health.max_bytes) {
+            i64::MAX
+        } else {
+            retention.now.saturating_sub(retention.age).map_or(i64::MIN, Timestamp::as_microsecond)
+        };
+        let floor = self.shared.floor.load(Ordering::Acquire);
+        self.take(before, retention.batch).map_err(|fault| {
+            self.shared.floor.store(floor, Ordering::Release);
+            let error = fault.explain(&self.shared.path, "take away what is old");
+            self.shared.failed(&error);
+            error
+        })
+    }
+
+    fn take(&mut self, before: i64, batch: usize) -> std::result::Result<Pruned, Fault> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let taken = retention::take(&tx, before, batch)?;
+        let used_bytes = schema::used_bytes(&tx)?;
+        // First the floor: whoever reads past a hole and then looks here must see that there is one.
+        self.shared.floor.fetch_max(taken.last_position, Ordering::AcqRel);
+        tx.commit()?;
+        self.ledger.clear();
+        self.shared.measure(used_bytes);
+        self.shared.metrics.pruned.inc_by(taken.executions.len() as u64);
+        if !taken.executions.is_empty() || taken.pods > 0 {
+            let (executions, events, pods) = (taken.executions.len(), taken.events, taken.pods);
+            tracing::info!(executions, events, pods, used_bytes, "took away what retention no longer keeps");
+        }
+        Ok(Pruned { executions: taken.executions })
     }
 
     fn look_at_log(&mut self) {

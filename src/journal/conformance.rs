@@ -1,0 +1,331 @@
+//! What every [`Journal`] must do, whatever it stands on. [`suite!`] makes a test of each.
+
+use std::{sync::Arc, time::Duration};
+
+use podherald_core::execution::{Execution, Status};
+
+use super::{
+    Change, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record, Retention,
+    fixture::{Pod, at},
+};
+
+macro_rules! suite {
+    ($open:path: $($name:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (journal, _kept) = $open().await;
+                $crate::journal::conformance::$name(&*journal).await;
+                journal.close().await;
+            }
+        )*
+    };
+    ($open:path) => {
+        $crate::journal::conformance::suite!($open:
+            an_acknowledged_append_is_there_for_every_reader,
+            a_repeated_append_leaves_no_trace,
+            an_append_of_nothing_succeeds,
+            seq_counts_each_execution_without_a_gap,
+            records_read_back_equal_those_that_followers_heard,
+            a_follower_of_one_execution_hears_only_of_it,
+            evidence_without_an_event_is_told_as_a_change,
+            the_head_moves_with_the_events,
+            executions_are_listed_newest_first_in_pages,
+            filters_of_a_list_all_apply,
+            lists_leave_the_output_out,
+            a_later_attempt_takes_the_output_of_the_earlier_away,
+            a_conflicting_pod_is_shown_and_touches_nothing,
+            known_tells_the_record_and_who_owns_the_execution,
+            open_evidence_ends_with_the_pod,
+            pods_are_listed_by_name_until_they_are_gone,
+            a_name_means_its_latest_pod,
+            events_of_all_come_in_pages,
+            retention_takes_what_is_old_and_raises_the_floor,
+            an_execution_that_goes_on_is_never_taken,
+            a_closed_journal_says_so,
+        );
+    };
+}
+pub(crate) use suite;
+
+const EVERYTHING: EventQuery = EventQuery { after: 0, limit: 1000 };
+
+fn all() -> ExecutionQuery {
+    ExecutionQuery { limit: 100, ..ExecutionQuery::default() }
+}
+
+async fn append(journal: &dyn Journal, changes: Vec<Change>) {
+    for change in changes {
+        journal.append(vec![change]).await.unwrap();
+    }
+}
+
+fn positions(records: &[Arc<Record>]) -> Vec<u64> {
+    records.iter().map(|record| record.position).collect()
+}
+
+async fn ids(journal: &dyn Journal, query: ExecutionQuery) -> Vec<String> {
+    let listed = journal.executions(query).await.unwrap();
+    listed.into_iter().map(|listed| listed.execution.execution_id).collect()
+}
+
+async fn names(journal: &dyn Journal, query: PodQuery) -> Vec<String> {
+    journal.pods(query).await.unwrap().into_iter().map(|evidence| evidence.name).collect()
+}
+
+pub(crate) async fn an_acknowledged_append_is_there_for_every_reader(journal: &dyn Journal) {
+    let mut pod = Pod::new("e", "u", 1);
+    journal.append(vec![pod.schedule(at(1)), pod.start(at(2)), pod.end(at(3), 3, "hello")]).await.unwrap();
+    let execution = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!(execution.status, Status::Failed);
+    assert_eq!(execution.stdout.as_deref(), Some("hello"));
+    assert_eq!(execution.times.started, Some(at(2)));
+    assert_eq!(execution.pods[0].uid, "u");
+    let records = journal.execution_events("e".into(), 0, 10).await.unwrap();
+    let types: Vec<_> = records.iter().map(|record| record.event_type).collect();
+    assert_eq!(types, ["pod_scheduled", "execution_started", "execution_running", "execution_failed"]);
+    assert_eq!(journal.pod("lab".into(), "executor-u".into()).await.unwrap(), Some(pod.evidence));
+    assert_eq!(journal.execution("other".into()).await.unwrap(), None);
+}
+
+pub(crate) async fn a_repeated_append_leaves_no_trace(journal: &dyn Journal) {
+    let changes = Pod::new("e", "u", 1).life(0);
+    journal.append(changes.clone()).await.unwrap();
+    let before = (journal.execution("e".into()).await.unwrap(), journal.events(EVERYTHING).await.unwrap());
+    let mut follower = journal.follow("e");
+    journal.append(vec![changes.last().unwrap().clone()]).await.unwrap();
+    let after = (journal.execution("e".into()).await.unwrap(), journal.events(EVERYTHING).await.unwrap());
+    assert_eq!(before, after);
+    assert!(follower.try_next().is_none());
+}
+
+pub(crate) async fn an_append_of_nothing_succeeds(journal: &dyn Journal) {
+    journal.append(Vec::new()).await.unwrap();
+}
+
+pub(crate) async fn seq_counts_each_execution_without_a_gap(journal: &dyn Journal) {
+    let (mut one, mut other) = (Pod::new("one", "u1", 1), Pod::new("other", "u2", 1));
+    append(journal, vec![one.schedule(at(1)), other.schedule(at(1)), one.start(at(2)), other.end(at(2), 0, "")]).await;
+    append(journal, one.life(2)).await;
+    for (id, count) in [("one", 5), ("other", 2)] {
+        let records = journal.execution_events(id.into(), 0, 100).await.unwrap();
+        let seqs: Vec<_> = records.iter().map(|record| record.seq).collect();
+        assert_eq!(seqs, (1..=count).collect::<Vec<_>>());
+        let source = format!("pod-monitor:{}", journal.epoch());
+        for record in records {
+            assert_eq!(*record.source, *source);
+            assert_eq!(record.version.0, [(source.clone(), record.seq)].into());
+            let event: podherald_core::event::Event = serde_json::from_slice(&record.bytes).unwrap();
+            assert_eq!((event.source, event.seq), (source.clone(), record.seq));
+        }
+    }
+}
+
+pub(crate) async fn records_read_back_equal_those_that_followers_heard(journal: &dyn Journal) {
+    let (mut all, mut one) = (journal.follow_all(), journal.follow("e"));
+    let mut pod = Pod::new("e", "u", 1).labelled("team", "blue");
+    journal.append(vec![pod.schedule(at(1)), pod.start(at(2)), pod.end(at(3), 0, "x")]).await.unwrap();
+    let read = journal.events(EVERYTHING).await.unwrap();
+    assert_eq!(read.len(), 4);
+    for record in &read {
+        for follower in [&mut all, &mut one] {
+            let Next::Record(heard) = follower.next().await else { panic!("a record") };
+            assert_eq!(heard, *record);
+        }
+    }
+    assert_eq!(read, journal.execution_events("e".into(), 0, 10).await.unwrap());
+    assert_eq!(read[0].labels["team"], "blue");
+}
+
+pub(crate) async fn a_follower_of_one_execution_hears_only_of_it(journal: &dyn Journal) {
+    let mut follower = journal.follow("one");
+    append(journal, vec![Pod::new("other", "u2", 1).schedule(at(1)), Pod::new("one", "u1", 1).schedule(at(1))]).await;
+    let Some(Next::Record(record)) = follower.try_next() else { panic!("a record") };
+    assert_eq!(&*record.execution_id, "one");
+    assert!(follower.try_next().is_none());
+}
+
+pub(crate) async fn evidence_without_an_event_is_told_as_a_change(journal: &dyn Journal) {
+    let (mut all, mut one) = (journal.follow_all(), journal.follow("e"));
+    append(journal, vec![Pod::new("e", "u", 1).seen(at(1))]).await;
+    assert!(matches!(one.try_next(), Some(Next::Changed)));
+    assert!(all.try_next().is_none());
+    assert_eq!(journal.execution("e".into()).await.unwrap().unwrap().status, Status::Pending);
+}
+
+pub(crate) async fn the_head_moves_with_the_events(journal: &dyn Journal) {
+    let mut head = journal.head();
+    assert_eq!(*head.borrow_and_update(), 0);
+    let mut pod = Pod::new("e", "u", 1);
+    append(journal, vec![pod.schedule(at(1)), pod.seen(at(2)), pod.start(at(3))]).await;
+    assert_eq!(*head.borrow_and_update(), 3);
+    let (snapshot, listed) = journal.snapshot(all()).await.unwrap();
+    assert_eq!((snapshot, listed.len()), (3, 1));
+}
+
+pub(crate) async fn executions_are_listed_newest_first_in_pages(journal: &dyn Journal) {
+    for n in 0..5 {
+        append(journal, vec![Pod::new(&format!("e{n}"), &format!("u{n}"), 1).seen(at(n))]).await;
+    }
+    let first = journal.executions(ExecutionQuery { limit: 3, ..all() }).await.unwrap();
+    assert_eq!(first.iter().map(|l| &*l.execution.execution_id).collect::<Vec<_>>(), ["e4", "e3", "e2"]);
+    assert_eq!(ids(journal, ExecutionQuery { before: Some(first[2].key), ..all() }).await, ["e1", "e0"]);
+    let both = vec![Status::Pending, Status::Failed];
+    assert_eq!(ids(journal, ExecutionQuery { limit: 2, statuses: both, ..all() }).await, ["e4", "e3"]);
+}
+
+pub(crate) async fn filters_of_a_list_all_apply(journal: &dyn Journal) {
+    let mut failed =
+        Pod::new("failed", "u1", 1).in_namespace("north").labelled("team", "blue").labelled("user-id", "ann");
+    let mut done = Pod::new("done", "u2", 1).labelled("team", "blue").labelled("app.io/x", "it's");
+    append(journal, vec![failed.end(at(1), 1, ""), done.end(at(1), 0, ""), Pod::new("new", "u3", 1).seen(at(1))]).await;
+    let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let cases = [
+        (ExecutionQuery { statuses: vec![Status::Failed], ..all() }, vec!["failed"]),
+        (ExecutionQuery { statuses: vec![Status::Failed, Status::Pending], ..all() }, vec!["new", "failed"]),
+        (ExecutionQuery { statuses: vec![Status::Failed, Status::Failed], ..all() }, vec!["failed"]),
+        (ExecutionQuery { statuses: vec![Status::Timeout], ..all() }, vec![]),
+        (ExecutionQuery { namespace: Some("north".into()), ..all() }, vec!["failed"]),
+        (ExecutionQuery { user_id: Some("ann".into()), ..all() }, vec!["failed"]),
+        (ExecutionQuery { labels: vec![label("team", "blue")], ..all() }, vec!["done", "failed"]),
+        (ExecutionQuery { labels: vec![label("team", "blue"), label("app.io/x", "it's")], ..all() }, vec!["done"]),
+        (ExecutionQuery { labels: vec![label("team", "blue"), label("team", "red")], ..all() }, vec![]),
+        (ExecutionQuery { ids: vec!["new".into(), "done".into(), "none".into()], ..all() }, vec!["new", "done"]),
+        (ExecutionQuery { namespace: Some("lab".into()), labels: vec![label("team", "blue")], ..all() }, vec!["done"]),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(ids(journal, query.clone()).await, expected, "{query:?}");
+    }
+}
+
+pub(crate) async fn lists_leave_the_output_out(journal: &dyn Journal) {
+    append(journal, Pod::new("e", "u", 1).life(0)).await;
+    let whole = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!((whole.stdout.as_deref(), whole.stderr.as_deref()), (Some("out"), Some("err")));
+    let listed = journal.executions(all()).await.unwrap().remove(0).execution;
+    assert_eq!(listed, Execution { stdout: None, stderr: None, ..whole });
+}
+
+pub(crate) async fn a_later_attempt_takes_the_output_of_the_earlier_away(journal: &dyn Journal) {
+    append(journal, Pod::new("e", "u1", 1).life(0)).await;
+    let mut second = Pod::new("e", "u2", 2);
+    append(journal, vec![second.schedule(at(10))]).await;
+    let execution = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!((execution.status, execution.attempt, execution.attempts), (Status::Scheduled, 2, 2));
+    assert_eq!((execution.stdout, execution.pods.len()), (None, 2));
+    append(journal, vec![second.end(at(11), 1, "second")]).await;
+    assert_eq!(journal.execution("e".into()).await.unwrap().unwrap().stdout.as_deref(), Some("second"));
+}
+
+pub(crate) async fn a_conflicting_pod_is_shown_and_touches_nothing(journal: &dyn Journal) {
+    append(journal, Pod::new("e", "u1", 1).life(0)).await;
+    let before = journal.execution("e".into()).await.unwrap();
+    let mut thief = Pod::new("e", "u2", 1).in_namespace("other").conflicting();
+    append(journal, vec![thief.seen(at(9))]).await;
+    assert_eq!(journal.execution("e".into()).await.unwrap(), before);
+    assert_eq!(names(journal, PodQuery { limit: 9, ..PodQuery::default() }).await, ["executor-u2"]);
+    let with_events = Change { events: Pod::new("e", "u2", 1).schedule(at(1)).events, ..thief.seen(at(9)) };
+    journal.append(vec![with_events]).await.unwrap_err();
+}
+
+pub(crate) async fn known_tells_the_record_and_who_owns_the_execution(journal: &dyn Journal) {
+    let (mut first, mut second) = (Pod::new("e", "u1", 1), Pod::new("e", "u2", 2));
+    let mut thief = Pod::new("e", "u3", 1).in_namespace("other").conflicting();
+    append(journal, vec![first.seen(at(1)), second.seen(at(2)), thief.seen(at(3))]).await;
+    let asked = [("u2", "e"), ("u9", "e"), ("u9", "f")].map(|(uid, id)| (uid.to_owned(), id.to_owned()));
+    let known = journal.known(asked.to_vec()).await.unwrap();
+    assert_eq!(known[0].evidence, Some(second.evidence));
+    let claim = known[1].claim.clone().unwrap();
+    assert_eq!(claim.namespace, "lab");
+    assert_eq!(claim.attempts, [("key-u1".to_owned(), 1), ("key-u2".to_owned(), 2)].into());
+    assert_eq!((known[1].evidence.clone(), known[2].clone()), (None, super::Known::default()));
+}
+
+pub(crate) async fn open_evidence_ends_with_the_pod(journal: &dyn Journal) {
+    let mut pod = Pod::new("e", "u", 1);
+    let mut life = pod.life(0);
+    let last = life.pop().unwrap();
+    append(journal, life).await;
+    let open = journal.open_evidence().await.unwrap();
+    assert_eq!(open.iter().map(|evidence| &*evidence.uid).collect::<Vec<_>>(), ["u"]);
+    append(journal, vec![last]).await;
+    assert_eq!(journal.open_evidence().await.unwrap(), []);
+}
+
+pub(crate) async fn pods_are_listed_by_name_until_they_are_gone(journal: &dyn Journal) {
+    for (uid, namespace) in [("b", "lab"), ("a", "lab"), ("c", "alpha"), ("d", "lab")] {
+        append(journal, vec![Pod::new(&format!("e-{uid}"), uid, 1).in_namespace(namespace).seen(at(0))]).await;
+    }
+    let query = PodQuery { limit: 10, ..PodQuery::default() };
+    assert_eq!(names(journal, query.clone()).await, ["executor-c", "executor-a", "executor-b", "executor-d"]);
+    assert_eq!(names(journal, PodQuery { limit: 1, ..query.clone() }).await, ["executor-c"]);
+    let after = Some(("lab".to_owned(), "executor-a".to_owned(), "a".to_owned()));
+    assert_eq!(names(journal, PodQuery { after, ..query.clone() }).await, ["executor-b", "executor-d"]);
+    let of_alpha = PodQuery { namespace: Some("alpha".into()), ..query.clone() };
+    assert_eq!(names(journal, of_alpha).await, ["executor-c"]);
+    let of_execution = PodQuery { execution_id: Some("e-b".into()), ..query.clone() };
+    assert_eq!(names(journal, of_execution).await, ["executor-b"]);
+    append(journal, vec![Pod::new("e-b", "b", 1).go(at(1))]).await;
+    assert_eq!(names(journal, query).await, ["executor-c", "executor-a", "executor-d"]);
+}
+
+pub(crate) async fn a_name_means_its_latest_pod(journal: &dyn Journal) {
+    let mut old = Pod::new("e", "u1", 1);
+    let mut new = Pod::new("e", "u2", 2);
+    new.evidence.name.clone_from(&old.evidence.name);
+    append(journal, vec![old.go(at(1)), new.go(at(2))]).await;
+    let found = journal.pod("lab".into(), "executor-u1".into()).await.unwrap();
+    assert_eq!(found, Some(new.evidence));
+    assert_eq!(journal.pod("other".into(), "executor-u1".into()).await.unwrap(), None);
+}
+
+pub(crate) async fn events_of_all_come_in_pages(journal: &dyn Journal) {
+    append(journal, Pod::new("e", "u1", 1).life(0)).await;
+    append(journal, Pod::new("f", "u2", 1).life(0)).await;
+    assert_eq!(positions(&journal.events(EventQuery { after: 3, limit: 4 }).await.unwrap()), [4, 5, 6, 7]);
+    assert_eq!(positions(&journal.execution_events("f".into(), 7, 2).await.unwrap()), [8, 9]);
+    assert_eq!(positions(&journal.events(EventQuery { after: 10, limit: 4 }).await.unwrap()), [0; 0]);
+}
+
+pub(crate) async fn retention_takes_what_is_old_and_raises_the_floor(journal: &dyn Journal) {
+    append(journal, Pod::new("old", "u1", 1).life(0)).await;
+    append(journal, Pod::new("new", "u2", 1).life(500)).await;
+    assert_eq!(journal.floor(), 0);
+    let retention = Retention { age: Duration::from_secs(100), now: at(510), batch: 10 };
+    assert_eq!(journal.prune(retention).await.unwrap().executions, ["old"]);
+    assert_eq!(journal.prune(retention).await.unwrap().executions, [""; 0]);
+    assert_eq!(journal.floor(), 5);
+    assert_eq!(journal.execution("old".into()).await.unwrap(), None);
+    assert_eq!(ids(journal, all()).await, ["new"]);
+    assert_eq!(positions(&journal.events(EVERYTHING).await.unwrap()), [6, 7, 8, 9, 10]);
+    assert_eq!(journal.pod("lab".into(), "executor-u1".into()).await.unwrap(), None);
+}
+
+pub(crate) async fn an_execution_that_goes_on_is_never_taken(journal: &dyn Journal) {
+    let (mut first, mut second) = (Pod::new("e", "u1", 1), Pod::new("e", "u2", 2));
+    append(journal, vec![first.start(at(0)), second.start(at(1)), second.end(at(2), 0, ""), second.go(at(3))]).await;
+    let retention = Retention { age: Duration::from_secs(1), now: at(1000), batch: 10 };
+    // The latest attempt has ended, the first one has not.
+    assert_eq!(journal.prune(retention).await.unwrap().executions, [""; 0]);
+    append(journal, vec![first.end(at(990), 0, "")]).await;
+    let later = Retention { age: Duration::from_secs(100), ..retention };
+    assert_eq!(journal.prune(later).await.unwrap().executions, [""; 0], "its last end is not old");
+    assert_eq!(journal.prune(retention).await.unwrap().executions, ["e"]);
+}
+
+pub(crate) async fn a_closed_journal_says_so(journal: &dyn Journal) {
+    let mut pod = Pod::new("e", "u", 1);
+    let (mut all, mut one) = (journal.follow_all(), journal.follow("e"));
+    append(journal, vec![pod.schedule(at(1))]).await;
+    journal.close().await;
+    journal.close().await;
+    assert!(matches!(journal.append(vec![pod.start(at(2))]).await, Err(super::Error::Closed)));
+    for follower in [&mut all, &mut one] {
+        assert!(matches!(follower.next().await, Next::Record(_)));
+        assert!(matches!(follower.next().await, Next::Closed));
+    }
+    assert!(matches!(journal.follow("e").next().await, Next::Closed));
+    assert!(matches!(journal.follow_all().next().await, Next::Closed));
+    assert!(!journal.health().writable);
+    assert!(journal.execution("e".into()).await.unwrap().is_some(), "what is written stays readable");
+}
