@@ -47,7 +47,7 @@ fn live<'a>(looks: impl IntoIterator<Item = &'a Pod>, places: &[Place], policy: 
         let step = mapper::observe(&mut evidence, Observation::Seen(pod), policy, now);
         events += step.events.len();
         if step.collect {
-            let output = Observation::Collected(Collected::default());
+            let output = Observation::Collected(Box::default());
             events += mapper::observe(&mut evidence, output, policy, now).events.len();
         }
     }
