@@ -18,7 +18,6 @@ use podherald::monitor::wire;
 use podherald_core::{
     identity::{self, Place},
     mapper::{self, Observation, Policy},
-    output::Collected,
     pod::Pod,
 };
 use serde::de::DeserializeOwned;
