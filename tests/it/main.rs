@@ -5,4 +5,6 @@
 mod behaviours;
 mod cases;
 mod config;
+mod faulty_journal;
 mod scripted_api;
+mod world;
