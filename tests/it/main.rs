@@ -6,5 +6,6 @@ mod behaviours;
 mod cases;
 mod config;
 mod faulty_journal;
+mod rules;
 mod scripted_api;
 mod world;
