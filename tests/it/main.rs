@@ -5,4 +5,7 @@
 mod behaviours;
 mod cases;
 mod config;
+mod faulty_journal;
+mod rules;
 mod scripted_api;
+mod world;

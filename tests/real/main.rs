@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod behaviours;
 mod cluster;
 mod herald;
 mod lives;

@@ -3,4 +3,5 @@
 mod expect;
 mod grammar;
 mod pure;
+mod server;
 mod variants;

@@ -134,7 +134,7 @@ impl Monitor {
         }
         if step.collect {
             let collected = self.collect(uid);
-            self.observe(uid, &|| Observation::Collected(collected.clone()));
+            self.observe(uid, &|| Observation::Collected(Box::new(collected.clone())));
         }
     }
 

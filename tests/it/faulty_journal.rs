@@ -1,0 +1,101 @@
+//! A journal whose appends fail on command, in front of a real one.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures::future::BoxFuture;
+use podherald::journal::{
+    Change, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery, Pruned, Record,
+    Result, Retention,
+};
+use podherald_core::{evidence::Evidence, execution::Execution};
+use tokio::sync::watch;
+
+/// How many of the next appends fail. Shared by all that hold a clone, over restarts too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Faults(Arc<AtomicUsize>);
+
+impl Faults {
+    /// So many more.
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// Those that have not happened yet.
+    pub(crate) fn left(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn take(&self) -> bool {
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// See the module.
+pub(crate) struct FaultyJournal {
+    pub(crate) inner: Arc<dyn Journal>,
+    pub(crate) faults: Faults,
+}
+
+impl Journal for FaultyJournal {
+    fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<()>> {
+        if self.faults.take() {
+            let error = Error::Io { doing: "append", reason: "the test makes it fail".to_owned() };
+            return Box::pin(async { Err(error) });
+        }
+        self.inner.append(changes)
+    }
+    fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>> {
+        self.inner.known(pods)
+    }
+    fn open_evidence(&self) -> BoxFuture<'_, Result<Vec<Evidence>>> {
+        self.inner.open_evidence()
+    }
+    fn execution(&self, id: String) -> BoxFuture<'_, Result<Option<Execution>>> {
+        self.inner.execution(id)
+    }
+    fn executions(&self, query: ExecutionQuery) -> BoxFuture<'_, Result<Vec<Listed>>> {
+        self.inner.executions(query)
+    }
+    fn snapshot(&self, query: ExecutionQuery) -> BoxFuture<'_, Result<(u64, Vec<Listed>)>> {
+        self.inner.snapshot(query)
+    }
+    fn execution_events(&self, id: String, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
+        self.inner.execution_events(id, after, limit)
+    }
+    fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
+        self.inner.events(query)
+    }
+    fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {
+        self.inner.pods(query)
+    }
+    fn pod(&self, namespace: String, name: String) -> BoxFuture<'_, Result<Option<Evidence>>> {
+        self.inner.pod(namespace, name)
+    }
+    fn follow_all(&self) -> Follower {
+        self.inner.follow_all()
+    }
+    fn follow(&self, execution_id: &str) -> Follower {
+        self.inner.follow(execution_id)
+    }
+    fn head(&self) -> watch::Receiver<u64> {
+        self.inner.head()
+    }
+    fn floor(&self) -> u64 {
+        self.inner.floor()
+    }
+    fn epoch(&self) -> &str {
+        self.inner.epoch()
+    }
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned>> {
+        self.inner.prune(retention)
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
