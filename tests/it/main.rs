@@ -8,4 +8,5 @@ mod config;
 mod faulty_journal;
 mod rules;
 mod scripted_api;
+mod watch;
 mod world;

@@ -37,13 +37,26 @@ const APART: [(&str, &[&str]); 5] = [
 
 /// core decides and never does: no clock, no randomness, no input or output.
 const IMPURE: [&str; 16] = [
-    "tokio", "kube", "k8s_openapi", "rdkafka", "mongodb", "rusqlite", "rand", "reqwest", "hyper", "std::fs", "std::net",
-    "std::env", "std::process", "std::thread", "std::io", "std::time",
+    "tokio",
+    "kube",
+    "k8s_openapi",
+    "rdkafka",
+    "mongodb",
+    "rusqlite",
+    "rand",
+    "reqwest",
+    "hyper",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::io",
+    "std::time",
 ];
 
 /// Traps of parts that are not built yet.
-const LATER: [std::ops::RangeInclusive<u32>; 7] =
-    [48..=49, 52..=61, 81..=81, 84..=88, 91..=116, 128..=129, 131..=133];
+const LATER: [std::ops::RangeInclusive<u32>; 7] = [48..=49, 52..=61, 81..=81, 84..=88, 91..=116, 128..=129, 131..=133];
 
 /// No trap bears these numbers.
 const UNUSED: [u32; 6] = [30, 74, 80, 102, 126, 132];
@@ -59,7 +72,10 @@ fn rust_files(path: &Path) -> Vec<PathBuf> {
     }
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == "rs")).flat_map(|p| rust_files(&p)).collect()
+    paths
+        .filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == "rs"))
+        .flat_map(|p| rust_files(&p))
+        .collect()
 }
 
 /// The text without comments of its own line.
@@ -193,7 +209,8 @@ fn table() -> BTreeMap<String, Vec<String>> {
     for line in text.lines().filter(|line| line.starts_with("| T") && !line.starts_with("| Trap")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [number, _, tests] = cells[..] else { panic!("not three cells: {line}") };
-        let tests = tests.split(',').map(|test| test.trim().trim_matches('`').to_owned()).filter(|test| !test.is_empty());
+        let tests =
+            tests.split(',').map(|test| test.trim().trim_matches('`').to_owned()).filter(|test| !test.is_empty());
         assert!(table.insert(number.to_owned(), tests.collect()).is_none(), "{number} stands twice");
     }
     table
