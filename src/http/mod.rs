@@ -25,6 +25,8 @@ mod server;
 mod socket;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Access, Exposed};
 pub use error::{Error, Problem};
