@@ -16,6 +16,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod output;
 
 mod pods;
 mod query;

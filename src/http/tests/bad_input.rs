@@ -78,7 +78,7 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
         case("/executions/e1?verbose=1", "verbose", "is no parameter here; there are wait"),
         case("/readyz?role=king", "role", "must be monitor or api, not \"king\""),
     ];
-    let api = Api::new();
+    let api = Api::new().await;
     api.append(life("e1").failed()).await;
     for Case { path, accept, header, status, names, says } in cases {
         let mut request = request(path).header(header::ACCEPT, accept);

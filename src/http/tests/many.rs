@@ -4,7 +4,7 @@ use super::{Api, life::life};
 
 #[tokio::test(start_paused = true)]
 async fn a_visitor_gets_a_snapshot_and_then_what_is_new() {
-    let api = Api::new();
+    let api = Api::new().await;
     let (mut one, mut two) = (life("e1"), life("e2"));
     api.append(one.running()).await;
     api.append(two.scheduled()).await;
@@ -26,7 +26,7 @@ async fn a_visitor_gets_a_snapshot_and_then_what_is_new() {
 
 #[tokio::test(start_paused = true)]
 async fn resuming_from_any_id_gives_exactly_the_rest() {
-    let api = Api::new();
+    let api = Api::new().await;
     for id in ["e1", "e2", "e3"] {
         let mut pod = life(id);
         api.append(pod.running()).await;
@@ -49,7 +49,7 @@ async fn resuming_from_any_id_gives_exactly_the_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_of_another_journal_or_of_the_future_is_reset() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.append(life("e1").running()).await;
     let epoch = api.journal.epoch().to_owned();
     for id in ["another-epoch:1".to_owned(), format!("{epoch}:99")] {
@@ -62,7 +62,7 @@ async fn an_id_of_another_journal_or_of_the_future_is_reset() {
 
 #[tokio::test(start_paused = true)]
 async fn filters_choose_executions_and_events() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut one = life("e1").label("team", "blue");
     let mut two = life("e2").label("team", "red").namespace("other");
     let all = [one.running(), two.running(), one.failed(), two.completed("")];
@@ -99,7 +99,7 @@ async fn filters_choose_executions_and_events() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_carry_a_filtered_reader_forward() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut stream = api.stream("/events?execution=none").await;
     stream.expect("snapshot").await;
     api.append(life("e1").running()).await;
@@ -109,7 +109,7 @@ async fn heartbeats_carry_a_filtered_reader_forward() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_bounded_and_says_so() {
-    let api = Api::new();
+    let api = Api::new().await;
     let changes = (0..501).map(|n| life(&format!("e{n}")).seen()).collect();
     api.journal.append(changes).await.unwrap();
     let snapshot = api.stream("/events").await.expect("snapshot").await;
@@ -120,7 +120,7 @@ async fn a_snapshot_is_bounded_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_lags_misses_nothing() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut stream = api.stream("/events").await;
     stream.expect("snapshot").await;
     let mut pod = life("e1");

@@ -24,7 +24,8 @@ use tower::ServiceExt;
 use super::{Access, Metrics, Options, State, router};
 use crate::{
     health::Readiness,
-    journal::{Change, Journal},
+    journal::{self, Change, Journal, Sqlite},
+    output_store::OutputStore,
 };
 
 /// Longer than anything that is due takes, shorter than a heartbeat; virtual where the clock is paused.
@@ -63,12 +64,13 @@ fn request(path: &str) -> http::request::Builder {
     Request::get(path).header(header::HOST, "localhost:8080")
 }
 
-fn state(journal: Arc<dyn Journal>, options: Options) -> Arc<State> {
+fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Arc<State> {
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     Arc::new(State {
         journal,
+        outputs: OutputStore::open(directory.path()).unwrap(),
         readiness: Arc::new(Readiness::default()),
         registry,
         metrics,
@@ -78,14 +80,14 @@ fn state(journal: Arc<dyn Journal>, options: Options) -> Arc<State> {
 }
 
 impl Api {
-    fn new() -> Self {
-        Self::with(Options::new(Access::Loopback))
+    async fn new() -> Self {
+        Self::with(Options::new(Access::Loopback)).await
     }
 
-    fn with(options: Options) -> Self {
+    async fn with(options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let journal = open(&directory);
-        let state = state(journal.clone(), options);
+        let journal = open(&directory).await;
+        let state = state(journal.clone(), &directory, options);
         Self { journal, router: router(state.clone()), state, _directory: directory }
     }
 
@@ -133,9 +135,9 @@ impl Api {
 }
 
 /// The real journal.
-fn open(directory: &TempDir) -> Arc<dyn Journal> {
-    let _ = directory;
-    Arc::new(crate::journal::memory::Memory::new())
+async fn open(directory: &TempDir) -> Arc<dyn Journal> {
+    let path = directory.path().join("journal.db");
+    Sqlite::open(journal::Options { path, ..journal::Options::default() }).await.unwrap()
 }
 
 /// A reader of frames, as a browser is one.

@@ -14,7 +14,7 @@ const EVENTS: &str = "/executions/e1/events";
 
 #[tokio::test(start_paused = true)]
 async fn a_visitor_gets_snapshot_past_present_and_end() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.scheduled()).await;
     let mut stream = api.stream(EVENTS).await;
@@ -42,7 +42,7 @@ async fn a_visitor_gets_snapshot_past_present_and_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_visitor_of_a_finished_execution_gets_all_of_it() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     for change in [pod.scheduled(), pod.running(), pod.failed(), pod.deleted()] {
         api.append(change).await;
@@ -56,7 +56,7 @@ async fn a_visitor_of_a_finished_execution_gets_all_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn resuming_from_any_frame_gives_exactly_the_rest() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     for change in [pod.scheduled(), pod.running(), pod.failed(), pod.deleted()] {
         api.append(change).await;
@@ -78,7 +78,7 @@ async fn resuming_from_any_frame_gives_exactly_the_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn the_data_of_a_frame_is_the_item_of_the_page() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let page = api.get(EVENTS).await;
@@ -92,7 +92,7 @@ async fn the_data_of_a_frame_is_the_item_of_the_page() {
 
 #[tokio::test(start_paused = true)]
 async fn the_query_resumes_like_the_header_and_the_header_outranks_it() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let mut stream = api.stream(EVENTS).await;
@@ -111,7 +111,7 @@ async fn the_query_resumes_like_the_header_and_the_header_outranks_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_from_another_history_is_reset() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let epoch = api.journal.epoch().to_owned();
@@ -128,7 +128,7 @@ async fn an_id_from_another_history_is_reset() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_is_filled_with_heartbeats() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.scheduled()).await;
     let mut stream = api.stream(EVENTS).await;
@@ -150,7 +150,7 @@ async fn silence_is_filled_with_heartbeats() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_execution_is_waited_for() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut stream = api.stream(EVENTS).await;
     stream.expect("heartbeat").await;
     let mut pod = life("e1");
@@ -163,7 +163,7 @@ async fn an_unknown_execution_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_later_attempt_keeps_the_stream_open() {
-    let api = Api::new();
+    let api = Api::new().await;
     let (mut first, mut second) = (life("e1"), Life::new("e1", 2));
     for change in [first.running(), second.seen(), first.failed()] {
         api.append(change).await;
@@ -181,7 +181,7 @@ async fn a_later_attempt_keeps_the_stream_open() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_lags_misses_nothing() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let mut stream = api.stream(EVENTS).await;
@@ -203,7 +203,7 @@ async fn a_reader_that_lags_misses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_get_is_never_older_than_a_frame() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let mut stream = api.stream(EVENTS).await;
@@ -216,7 +216,7 @@ async fn a_get_is_never_older_than_a_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_process_ends_streams_and_counts() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut waiting = api.stream("/executions/nobody/events").await;
     let mut following = api.stream("/events").await;
     following.expect("snapshot").await;

@@ -16,7 +16,7 @@ fn ids(page: &Value) -> Vec<&str> {
 
 #[tokio::test(start_paused = true)]
 async fn an_execution_is_shown_as_it_is() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1").label("user-id", "ada");
     for change in [pod.scheduled(), pod.running(), pod.failed()] {
         api.append(change).await;
@@ -33,7 +33,7 @@ async fn an_execution_is_shown_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn executions_are_listed_newest_first_by_page() {
-    let api = Api::new();
+    let api = Api::new().await;
     for n in 0..7 {
         api.append(life(&format!("e{n}")).completed("text")).await;
     }
@@ -52,7 +52,7 @@ async fn executions_are_listed_newest_first_by_page() {
 
 #[tokio::test(start_paused = true)]
 async fn executions_are_filtered() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.append(life("e1").label("team", "blue").label("user-id", "ada").failed()).await;
     api.append(life("e2").label("team", "blue").running()).await;
     api.append(life("e3").namespace("other").completed("")).await;
@@ -72,7 +72,7 @@ async fn executions_are_filtered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_is_over_when_the_execution_ends() {
-    let api = Api::new();
+    let api = Api::new().await;
     let mut pod = life("e1");
     api.append(pod.running()).await;
     let began = Instant::now();
@@ -87,7 +87,7 @@ async fn a_wait_is_over_when_the_execution_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_in_vain_shows_what_there_is() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.append(life("e1").running()).await;
     let began = Instant::now();
     assert_eq!(api.good("/executions/e1?wait=30s").await["status"], "running");
@@ -96,7 +96,7 @@ async fn a_wait_that_is_in_vain_shows_what_there_is() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_execution_is_waited_for_only_on_demand() {
-    let api = Api::new();
+    let api = Api::new().await;
     let began = Instant::now();
     assert_eq!(api.get("/executions/e1").await.status, StatusCode::NOT_FOUND);
     assert_eq!(began.elapsed().as_secs(), 0);
@@ -112,7 +112,7 @@ async fn an_unknown_execution_is_waited_for_only_on_demand() {
 
 #[tokio::test(start_paused = true)]
 async fn past_events_come_oldest_first_by_page() {
-    let api = Api::new();
+    let api = Api::new().await;
     let (mut one, mut two) = (life("e1"), life("e2"));
     for change in [one.running(), two.running(), one.failed(), two.failed()] {
         api.append(change).await;
@@ -140,17 +140,17 @@ async fn past_events_come_oldest_first_by_page() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_of_another_journal_is_gone() {
-    let other = Api::new();
+    let other = Api::new().await;
     other.append(life("e1").running()).await;
     let next = other.good("/events?limit=1").await["next"].as_str().unwrap().to_owned();
-    let answer = Api::new().get(&format!("/events?after={next}")).await;
+    let answer = Api::new().await.get(&format!("/events?after={next}")).await;
     assert_eq!(answer.status, StatusCode::GONE);
     assert_eq!(answer.json()["type"], "urn:podherald:problem:history-gone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn pods_are_shown_with_what_keeps_them() {
-    let api = Api::new();
+    let api = Api::new().await;
     let (mut one, mut two, mut three) = (life("e1"), life("e2"), life("e3").namespace("other"));
     for change in [one.stuck(), two.running(), three.failed()] {
         api.append(change).await;
@@ -175,7 +175,7 @@ async fn pods_are_shown_with_what_keeps_them() {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_is_told_by_role() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.state.readiness.register(Role::Monitor, "watch", Arc::new(|| Err("silent for 80 s".to_owned())));
     api.state.readiness.register(Role::Api, "journal", Arc::new(|| Ok(())));
     assert_eq!(api.good("/readyz?role=api").await["checks"], json!(["journal"]));
@@ -192,7 +192,7 @@ async fn readiness_is_told_by_role() {
 
 #[tokio::test(start_paused = true)]
 async fn metrics_count_answers_by_route() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.get("/executions/a").await;
     api.get("/executions/b").await;
     let _stream = api.stream("/events").await;
@@ -210,7 +210,7 @@ async fn metrics_count_answers_by_route() {
 
 #[tokio::test(start_paused = true)]
 async fn what_there_is_not_is_a_problem() {
-    let api = Api::new();
+    let api = Api::new().await;
     for (request, status, kind) in [
         (request("/nowhere"), StatusCode::NOT_FOUND, "no-route"),
         (request("/executions/e1/nothing"), StatusCode::NOT_FOUND, "no-route"),
