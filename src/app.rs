@@ -174,8 +174,15 @@ impl Server {
         let metrics = http::Metrics::default();
         metrics.register(&mut registry);
         let closing = CancellationToken::new();
-        let state =
-            http::State { journal: journal.clone(), readiness, registry, metrics, options, closing: closing.clone() };
+        let state = http::State {
+            journal: journal.clone(),
+            outputs,
+            readiness,
+            registry,
+            metrics,
+            options,
+            closing: closing.clone(),
+        };
         supervisor.spawn("streams", Phase::Streams, |stop| async move {
             stop.cancelled().await;
             closing.cancel();

@@ -5,7 +5,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{health::Finding, journal};
+use crate::{health::Finding, journal, output_store};
 
 /// Why a request has no better answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +212,13 @@ impl IntoResponse for Error {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+impl From<output_store::Error> for Error {
+    fn from(error: output_store::Error) -> Self {
+        tracing::error!(%error, "an output could not be read");
+        Self::Unreadable
     }
 }
 

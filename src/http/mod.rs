@@ -16,6 +16,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod output;
 
 mod pods;
 mod query;
@@ -25,6 +26,8 @@ mod server;
 mod socket;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Access, Exposed};
 pub use error::{Error, Problem};

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Error, State, events, executions, health, openapi, pods, query::MAX_WAIT};
+use super::{Error, State, events, executions, health, openapi, output, pods, query::MAX_WAIT};
 
 /// Request line and headers at most.
 const MAX_HEADERS: usize = 16 << 10;
@@ -38,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(executions::list))
         .routes(routes!(executions::one))
         .routes(routes!(events::of_one))
+        .routes(routes!(output::get))
         .routes(routes!(events::of_many))
         .routes(routes!(pods::list))
         .routes(routes!(pods::one))

@@ -6,12 +6,14 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Options};
-use crate::{health::Readiness, journal::Journal};
+use crate::{health::Readiness, journal::Journal, output_store::OutputStore};
 
 /// What the handlers work with.
 pub struct State {
     /// Everything that is shown comes from here.
     pub journal: Arc<dyn Journal>,
+    /// What programs printed.
+    pub outputs: OutputStore,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
     /// For `/metrics`; complete before the first request.
