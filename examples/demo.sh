@@ -68,7 +68,9 @@ if [ -z "$listen" ]; then
   while (: < "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
   listen=127.0.0.1:$port
 fi
-KUBECONFIG=$PODHERALD_KUBECONFIG PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=$listen PODHERALD_DATA_DIR=$dir/data \
+# Without the variables of these scripts: podherald refuses what is no setting of its own.
+env -u PODHERALD_CACHE -u PODHERALD_KUBECONFIG KUBECONFIG="$PODHERALD_KUBECONFIG" PODHERALD_KUBE__MODE=cluster \
+  PODHERALD_HTTP__LISTEN="$listen" PODHERALD_DATA_DIR="$dir/data" \
   "${CARGO_TARGET_DIR:-target}/debug/podherald" serve > "$dir/podherald.log" 2>&1 &
 herald=$!
 url=http://$listen

@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 . tests/env/common.sh
 need cc=gcc
 command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
+unset "${!PODHERALD_@}" # nobody's own settings decide what is tested
 exec cargo test --workspace --locked "$@"

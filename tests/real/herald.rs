@@ -37,10 +37,16 @@ pub(crate) struct Herald {
 
 impl Herald {
     /// Starts podherald on `data` and waits until it is ready.
+    #[expect(clippy::disallowed_methods, reason = "these are not read as settings")]
     pub(crate) async fn start(kubeconfig: &Path, data: &TempDir, settings: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = data.path().join(format!("podherald.{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let process = Command::new(env!("CARGO_BIN_EXE_podherald"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podherald"));
+        // podherald refuses variables that are no settings, and nobody's own settings decide what is tested.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODHERALD_")) {
+            command.env_remove(name);
+        }
+        let process = command
             .arg("serve")
             .env("KUBECONFIG", kubeconfig)
             .env("PODHERALD_KUBE__MODE", "cluster")
@@ -109,6 +115,13 @@ impl Herald {
         let text = String::from_utf8_lossy(&body).into_owned();
         assert_eq!(status, StatusCode::OK, "GET {path}: {text}");
         text
+    }
+
+    /// A counter of `/metrics`.
+    pub(crate) async fn counter(&self, name: &str) -> u64 {
+        let metrics = self.text("/metrics").await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
     }
 
     /// The execution once its latest attempt has ended.

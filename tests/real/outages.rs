@@ -27,6 +27,7 @@ async fn pods_that_ended_or_went_while_the_api_server_was_away_end_once() {
         herald.until_running(id).await;
     }
 
+    let lists = herald.counter("podherald_monitor_lists_total").await;
     let second = cluster.second_api_server().await;
     let pods: Api<Pod> = Api::namespaced(second, &namespace.name);
     cluster.script(&["stop", "kwok", "sched", "apiserver"]).await;
@@ -48,8 +49,9 @@ async fn pods_that_ended_or_went_while_the_api_server_was_away_end_once() {
     assert_eq!([&deleted["status"], &deleted["exit"]["code"]], [&json!("failed"), &Value::Null], "{deleted}");
     assert!(["deleted", "unknown"].contains(&deleted["cause"]["class"].as_str().unwrap()), "{deleted}");
 
-    // The watch is whole again.
+    // The watches were refused and listed anew, and are whole again.
     herald.until_ready().await;
+    assert!(herald.counter("podherald_monitor_lists_total").await > lists);
     assert_eq!(herald.get("/executions/stays").await["status"], "running");
     namespace.end("stays", 7).await;
     assert_eq!(herald.ended("stays").await["exit"]["code"], 7);
