@@ -46,13 +46,8 @@ pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> De
     let lost = is_node_lost(evidence);
     if evidence.phase.is_terminal() || lost {
         // A failed pod's or lost node's container may still tell its code (T24).
-        let patience = match evidence.cut_off_at {
-            Some(since) if now < since + exit_patience(evidence, policy) => {
-                Some(since + exit_patience(evidence, policy))
-            }
-            _ => None,
-        };
-        return match patience {
+        let until = evidence.cut_off_at.map(|since| since + exit_patience(evidence, policy));
+        return match until.filter(|until| now < *until) {
             Some(until) => Decision::Open(Some(until)),
             None => judge.ended(judge.without_exit()),
         };
@@ -114,7 +109,6 @@ pub(crate) fn error_type(cause: &Cause, code: Option<i32>) -> ErrorType {
         CauseClass::UserCode => ErrorType::ScriptError,
         CauseClass::ResourceLimit => ErrorType::ResourceLimit,
         CauseClass::Evicted if cause.reason == "Evicted" => ErrorType::ResourceLimit,
-        CauseClass::Timeout => ErrorType::Timeout,
         CauseClass::Unknown if code.is_some() => ErrorType::ScriptError,
         _ => ErrorType::SystemError,
     }
@@ -123,11 +117,9 @@ pub(crate) fn error_type(cause: &Cause, code: Option<i32>) -> ErrorType {
 /// What an exit code says by itself, with the kubelet's reason.
 fn class_of_code(code: i32, reason: Option<&str>) -> (CauseClass, &'static str) {
     match (code, reason) {
-        (137, Some("OOMKilled")) => (CauseClass::ResourceLimit, "OOMKilled"),
         // The image or the command is wrong, the program never ran (T47).
         (_, Some("StartError")) => (CauseClass::NeverStarted, "StartError"),
         (_, Some("ContainerCannotRun")) => (CauseClass::NeverStarted, "ContainerCannotRun"),
-        (_, Some("CreateContainerError" | "RunContainerError")) => (CauseClass::NeverStarted, "CreateContainerError"),
         // Grace expiry, liveness probe, the node's OOM killer, or the program itself (T43, T44).
         (137, _) => (CauseClass::Unknown, "Killed"),
         _ => (CauseClass::UserCode, "Error"),
@@ -225,7 +217,7 @@ impl Judge<'_> {
         let was_killed = code.is_none_or(|code| KILLED.contains(&code));
         if let Some(intent) = &evidence.intent
             && let Some(deletion) = &evidence.deletion
-            && (deletion.while_running || (was_killed && code != Some(0)))
+            && (deletion.while_running || was_killed)
         {
             return Some((
                 Outcome::Cancelled,
@@ -252,7 +244,7 @@ impl Judge<'_> {
     fn pod_level(&self, was_killed: bool) -> Option<Why> {
         let evidence = self.evidence;
         let say = |class, reason: &str, fallback: &str| {
-            let message = evidence.message.clone().filter(|m| !m.is_empty()).unwrap_or_else(|| fallback.to_owned());
+            let message = evidence.message.clone().unwrap_or_else(|| fallback.to_owned());
             Some(Why::new(class, reason, message))
         };
         match evidence.reason.as_deref() {

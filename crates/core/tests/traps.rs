@@ -92,11 +92,19 @@ struct Life {
     evidence: Option<Evidence>,
     events: Vec<Draft>,
     collecting: bool,
+    wake: Option<Timestamp>,
 }
 
 impl Life {
     fn new() -> Self {
-        Self { policy: Policy::default(), now: after(10), evidence: None, events: Vec::new(), collecting: false }
+        Self {
+            policy: Policy::default(),
+            now: after(10),
+            evidence: None,
+            events: Vec::new(),
+            collecting: false,
+            wake: None,
+        }
     }
 
     fn of(frames: impl IntoIterator<Item = Pod>) -> Self {
@@ -116,6 +124,7 @@ impl Life {
         let step = observe(self.evidence.as_mut().unwrap(), observation, &self.policy, self.now);
         self.events.extend(step.events);
         self.collecting |= step.collect;
+        self.wake = step.wake;
     }
 
     fn gone(mut self, deleted: bool) -> Self {
@@ -239,6 +248,7 @@ fn a_deadline_waits_for_the_exit_code_and_then_no_longer() {
     assert_eq!((event_type, terminal.exit.code, terminal.timeout_seconds), ("execution_timeout", Some(137), Some(60)));
 
     let mut life = Life::of([exceeded(running())]);
+    assert_eq!(life.wake, Some(life.now + SignedDuration::from_secs(10)));
     life.wait(9);
     assert!(life.is_open());
     life.wait(1);
@@ -458,6 +468,25 @@ fn eviction_outranks_the_exit_code_and_node_pressure_is_a_resource_limit() {
     assert_eq!(class(evicted(Some(ended(137, "Error")))), (CauseClass::Evicted, ErrorType::ResourceLimit));
     let by_api = disrupted("EvictionByEvictionAPI", with(Phase::Failed, ended(137, "Error")));
     assert_eq!(class(by_api), (CauseClass::Evicted, ErrorType::SystemError));
+}
+
+#[test]
+fn what_the_pod_itself_says_of_its_end_is_its_class() {
+    let told = |reason: &str, code| Pod { reason: Some(reason.into()), ..with(Phase::Failed, ended(code, "Error")) };
+    for (reason, expected) in [
+        ("Preempting", CauseClass::Preempted),
+        ("NodeShutdown", CauseClass::NodeLost),
+        ("Terminated", CauseClass::NodeLost),
+        ("NodeLost", CauseClass::NodeLost),
+    ] {
+        assert_eq!(class(told(reason, 137)).0, expected, "{reason}");
+    }
+    assert_eq!(class(told("NodeLost", 3)).0, CauseClass::UserCode, "it ended by itself before the node went");
+    assert_eq!(
+        class(disrupted("TerminationByKubelet", with(Phase::Failed, ended(137, "Error")))).0,
+        CauseClass::Evicted
+    );
+    assert_eq!(class(disrupted("SomethingNew", with(Phase::Failed, ended(137, "Error")))).0, CauseClass::Platform);
 }
 
 #[test]
