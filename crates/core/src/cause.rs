@@ -102,13 +102,14 @@ pub(crate) fn by_report(ending: &mut Ending, code: i32) {
     });
 }
 
-/// `error_type` of a failure.
+/// `error_type` of a failure or a timeout.
 pub(crate) fn error_type(cause: &Cause, code: Option<i32>) -> ErrorType {
     match cause.class {
         CauseClass::UserCode | CauseClass::NeverStarted if code == Some(126) => ErrorType::PermissionDenied,
         CauseClass::UserCode => ErrorType::ScriptError,
         CauseClass::ResourceLimit => ErrorType::ResourceLimit,
         CauseClass::Evicted if cause.reason == "Evicted" => ErrorType::ResourceLimit,
+        CauseClass::Timeout => ErrorType::Timeout,
         CauseClass::Unknown if code.is_some() => ErrorType::ScriptError,
         _ => ErrorType::SystemError,
     }

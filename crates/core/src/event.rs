@@ -290,7 +290,7 @@ pub struct Terminal {
     pub exit_code: Option<i32>,
     /// Code, signal and who says so.
     pub exit: Exit,
-    /// Only on `execution_failed`.
+    /// Only on `execution_failed` and `execution_timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_type: Option<ErrorType>,
     /// Only on `execution_failed`: the cause in a sentence.

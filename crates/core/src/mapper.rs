@@ -323,12 +323,13 @@ fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Time
     let uri = [&stdout, &stderr].iter().any(|s| !s.whole).then(|| output_uri(&evidence.execution_id));
     let outcome = ending.outcome;
     let failed = outcome == Outcome::Failed;
+    let has_error_type = failed || outcome == Outcome::Timeout;
     let cancelled = outcome == Outcome::Cancelled;
     let cause = ending.cause;
     let terminal = Terminal {
         exit_code: if matches!(outcome, Outcome::Completed | Outcome::Failed) { ending.exit.code } else { None },
         exit: ending.exit,
-        error_type: cause.as_ref().filter(|_| failed).map(|cause| cause::error_type(cause, ending.exit.code)),
+        error_type: cause.as_ref().filter(|_| has_error_type).map(|cause| cause::error_type(cause, ending.exit.code)),
         error_message: cause.as_ref().filter(|_| failed).map(|cause| cause.message.clone()),
         timeout_seconds: evidence.active_deadline_seconds.filter(|_| outcome == Outcome::Timeout),
         reason: evidence.intent.as_ref().filter(|_| cancelled).map(|intent| intent.reason.clone()),

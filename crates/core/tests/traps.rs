@@ -246,6 +246,7 @@ fn a_deadline_waits_for_the_exit_code_and_then_no_longer() {
     life.see(&exceeded(ended(137, "Error")));
     let (event_type, terminal) = life.outcome();
     assert_eq!((event_type, terminal.exit.code, terminal.timeout_seconds), ("execution_timeout", Some(137), Some(60)));
+    assert_eq!((terminal.error_type, terminal.exit_code), (Some(ErrorType::Timeout), None));
 
     let mut life = Life::of([exceeded(running())]);
     assert_eq!(life.wake, Some(life.now + SignedDuration::from_secs(10)));
