@@ -18,13 +18,14 @@ mod shared;
 use shared::{Cluster, for_each_behaviour};
 
 /// A namespace of the real cluster, in which nothing schedules the pods of this test.
-struct Real {
+struct Real<'a> {
+    cluster: &'a cluster::Cluster,
     client: Client,
     namespace: String,
     pods: Api<Pod>,
 }
 
-impl Cluster for Real {
+impl Cluster for Real<'_> {
     fn client(&self) -> Client {
         self.client.clone()
     }
@@ -53,6 +54,19 @@ impl Cluster for Real {
     async fn delete(&self, name: &str) {
         self.pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
     }
+
+    async fn forget_history(&self) {
+        // The watch cache begins anew with the server.
+        self.cluster.script(&["stop", "apiserver"]).await;
+        self.cluster.script(&["start", "core"]).await;
+    }
+}
+
+impl<'a> Real<'a> {
+    async fn of(cluster: &'a cluster::Cluster) -> Self {
+        let namespace = cluster.namespace().await;
+        Real { cluster, client: cluster.as_podherald().await, namespace: namespace.name, pods: namespace.pods }
+    }
 }
 
 fn owned(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -64,14 +78,14 @@ macro_rules! on_the_real_server {
         #[tokio::test]
         async fn $behaviour() {
             let cluster = cluster::Cluster::shared().await;
-            let namespace = cluster.namespace().await;
-            let real = Real {
-                client: cluster.as_podherald().await,
-                namespace: namespace.name.clone(),
-                pods: namespace.pods.clone(),
-            };
-            shared::$behaviour(&real).await;
+            shared::$behaviour(&Real::of(&cluster).await).await;
         }
     )*};
 }
 for_each_behaviour!(on_the_real_server);
+
+#[tokio::test]
+async fn a_watch_from_before_the_history_gets_an_error_frame() {
+    let cluster = cluster::Cluster::own().await;
+    shared::a_watch_from_before_the_history_gets_an_error_frame(&Real::of(&cluster).await).await;
+}

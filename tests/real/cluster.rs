@@ -216,7 +216,9 @@ fn pod(id: &str, play: &Play) -> Pod {
 
 async fn client(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    // As in podherald: it would hide a refusal for minutes.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 

@@ -84,7 +84,7 @@ impl Refusal {
 
     /// A version that the server has not reached (after a restore, for instance).
     pub(crate) fn too_large(asked: u64, current: u64) -> Self {
-        Self::of_code(504, format!("Too large resource version: {asked}, current: {current}")).with(
+        Self::of_code(504, format!("Timeout: Too large resource version: {asked}, current: {current}")).with(
             "details",
             json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
