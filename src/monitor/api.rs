@@ -129,22 +129,27 @@ impl http_body::Body for Observed {
     }
 }
 
-/// Growing, jittered pauses between tries; starts over after a success.
+/// Growing, jittered pauses between tries; starts over after a success, or a good while without a failure.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
+    failed_at: Option<Instant>,
 }
 
 impl Backoff {
     /// Pauses from about `first`, doubling up to `most`.
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, failures: 0 }
+        Self { first, most, failures: 0, failed_at: None }
     }
 
     /// The pause after one more failure: between half and all of the doubled time.
     pub fn pause(&mut self) -> Duration {
+        let quiet = self.failed_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > 2 * self.most);
+        if quiet {
+            self.reset();
+        }
         let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.most);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(rand::random_range(0.5..=1.0))

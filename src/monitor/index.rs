@@ -40,6 +40,8 @@ pub struct Tracked {
 #[derive(Debug, Default)]
 pub struct Index {
     pods: HashMap<String, Tracked>,
+    /// Namespace and name to the uid that came last.
+    names: HashMap<(String, String), String>,
     wakes: BTreeSet<(Instant, String)>,
 }
 
@@ -59,9 +61,15 @@ impl Index {
         self.pods.contains_key(uid)
     }
 
+    /// The uid of the pod that was tracked under this name last.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<&String> {
+        self.names.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
     /// Adds a pod.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
         let uid = evidence.uid.clone();
+        self.names.insert((evidence.namespace.clone(), evidence.name.clone()), uid.clone());
         let tracked = Tracked {
             evidence: Arc::new(evidence),
             watches: 0,
@@ -80,10 +88,13 @@ impl Index {
 
     /// Drops a pod of which nothing more will come.
     pub fn remove(&mut self, uid: &str) {
-        if let Some(tracked) = self.pods.remove(uid)
-            && let Some(at) = tracked.wake
-        {
+        let Some(tracked) = self.pods.remove(uid) else { return };
+        if let Some(at) = tracked.wake {
             self.wakes.remove(&(at, uid.to_owned()));
+        }
+        let name = (tracked.evidence.namespace.clone(), tracked.evidence.name.clone());
+        if self.names.get(&name).is_some_and(|last| last == uid) {
+            self.names.remove(&name);
         }
     }
 

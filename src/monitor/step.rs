@@ -160,9 +160,13 @@ impl Monitor {
     }
 
     fn see(&mut self, watch: usize, pod: &Pod, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+        let is_new = !self.index.contains(&pod.uid);
+        let namesake = self.index.named(&pod.namespace, &pod.name).filter(|_| is_new).cloned();
         if !self.admit(pod, newcomers) {
             return;
         }
+        // A name is free only when its pod is gone, though nobody may have said so (T16).
+        outcome.resolve.extend(namesake);
         if let Some(tracked) = self.index.get_mut(&pod.uid) {
             tracked.watches |= 1 << watch;
             tracked.seen_at = Instant::now();

@@ -86,7 +86,8 @@ pub struct Freshness {
 #[derive(Debug, Default)]
 struct State {
     synced: bool,
-    refused: Option<String>,
+    /// The last refusal, and when.
+    refused: Option<(String, Instant)>,
 }
 
 impl Freshness {
@@ -102,7 +103,10 @@ impl Freshness {
     /// What is wrong with the watch, if anything is.
     pub fn problem(&self, stale_after: Duration) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(refusal) = &state.refused {
+        // A quiet watch that works again says so by its answer only.
+        if let Some((refusal, at)) = &state.refused
+            && self.activity.last() <= *at
+        {
             return Some(refusal.clone());
         }
         if !state.synced {
@@ -177,28 +181,25 @@ impl Watch {
                 }
             };
             let sighting = match event {
-                Some(Ok(event)) => {
-                    backoff.reset();
-                    self.freshness.update(|state| state.refused = None);
-                    match event {
-                        Event::Init => {
-                            listing.clear();
-                            asked_at = Instant::now();
-                            continue;
-                        }
-                        Event::InitApply(pod) => {
-                            listing.push(pod);
-                            continue;
-                        }
-                        Event::InitDone => {
-                            self.metrics.lists.inc();
-                            let pods = std::mem::take(&mut listing);
-                            Sighting::Listed { watch: self.id, asked_at, by_watch: true, pods }
-                        }
-                        Event::Apply(pod) => Sighting::Seen { watch: self.id, pod },
-                        Event::Delete(pod) => Sighting::Left { pod },
+                Some(Ok(event)) => match event {
+                    // Announced before the list is asked for: no success yet.
+                    Event::Init => {
+                        listing.clear();
+                        asked_at = Instant::now();
+                        continue;
                     }
-                }
+                    Event::InitApply(pod) => {
+                        listing.push(pod);
+                        continue;
+                    }
+                    Event::InitDone => {
+                        self.metrics.lists.inc();
+                        let pods = std::mem::take(&mut listing);
+                        Sighting::Listed { watch: self.id, asked_at, by_watch: true, pods }
+                    }
+                    Event::Apply(pod) => Sighting::Seen { watch: self.id, pod },
+                    Event::Delete(pod) => Sighting::Left { pod },
+                },
                 Some(Err(error)) => {
                     self.metrics.watch_failures.inc();
                     self.note(&error);
@@ -213,6 +214,10 @@ impl Watch {
                 None => return,
             };
             let is_list = matches!(sighting, Sighting::Listed { .. });
+            if !is_list {
+                // A list alone proves little: the watch after it may still be refused, over and over.
+                backoff.reset();
+            }
             if out.send(sighting).await.is_err() {
                 return;
             }
@@ -231,7 +236,7 @@ impl Watch {
             )
         });
         if let Some(refusal) = refusal {
-            self.freshness.update(|state| state.refused = Some(refusal));
+            self.freshness.update(|state| state.refused = Some((refusal, Instant::now())));
         }
     }
 }

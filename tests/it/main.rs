@@ -6,7 +6,10 @@ mod behaviours;
 mod cases;
 mod config;
 mod faulty_journal;
+mod odd_server;
+mod pods;
 mod rules;
 mod scripted_api;
 mod watch;
+
 mod world;

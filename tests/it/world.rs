@@ -17,7 +17,10 @@ use podherald::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tower::ServiceExt;
 
 use crate::{
@@ -63,6 +66,12 @@ impl World {
 
     /// Starts podherald on the data directory, and waits until its watches are open.
     pub(crate) async fn start(&mut self) {
+        let watches = self.launch().await;
+        self.api.wait_for_watches(watches).await;
+    }
+
+    /// Starts podherald and says how many watches it will have.
+    pub(crate) async fn launch(&mut self) -> usize {
         let Ok(Acquired::Owned(data_dir)) = DataDir::acquire(self.directory.path()) else {
             panic!("nobody else has the data directory")
         };
@@ -75,13 +84,13 @@ impl World {
             clock: self.clock.clone(),
             journal: Box::new(|inner| Arc::new(FaultyJournal { inner, faults })),
         };
-        let watches = config.kube.label_selectors.len();
+        let watches = config.kube.label_selectors.len() * config.kube.namespaces.len().max(1);
         let server = Server::compose(&config, Options::new(access), data_dir.path(), seams).await.unwrap();
         let router = server.router();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { server.run(None, stream::pending()).await.unwrap() });
         self.running = Some(Running { router, tasks, data_dir });
-        self.api.wait_for_watches(watches).await;
+        watches
     }
 
     /// Ends podherald as a kill does: nothing is drained, nothing said.
@@ -127,5 +136,34 @@ impl World {
     pub(crate) async fn settle(&self) {
         self.api.wait_for_watches(1).await;
         sleep(MOMENT).await;
+    }
+
+    /// The execution as it is now; null if nobody knows it.
+    pub(crate) async fn execution(&self, id: &str) -> Value {
+        match self.get(&format!("/executions/{id}")).await {
+            (StatusCode::OK, execution) => execution,
+            _ => Value::Null,
+        }
+    }
+
+    /// The execution's status within `limit` of tokio's time, as soon as it is this.
+    pub(crate) async fn until(&self, id: &str, status: &str, limit: Duration) -> Value {
+        let begun = Instant::now();
+        loop {
+            let execution = self.execution(id).await;
+            if execution["status"] == status {
+                return execution;
+            }
+            assert!(begun.elapsed() < limit, "{id} is not {status} after {limit:?}: {execution}");
+            sleep(MOMENT).await;
+        }
+    }
+
+    /// What is wrong with a role; none if it is ready.
+    pub(crate) async fn problem(&self, role: &str) -> Option<String> {
+        match self.get(&format!("/readyz?role={role}")).await {
+            (StatusCode::OK, _) => None,
+            (_, problem) => Some(problem.to_string()),
+        }
     }
 }

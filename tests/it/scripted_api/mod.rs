@@ -118,6 +118,11 @@ impl ScriptedApi {
         });
     }
 
+    /// Lists leave this pod out although it is there, as a stale cache does.
+    pub(crate) fn hide_from_lists(&self, namespace: &str, name: &str) {
+        self.shared.change(|state| state.hidden.insert((namespace.to_owned(), name.to_owned())));
+    }
+
     // Frames
 
     /// A frame to all open watches, word for word.
@@ -166,6 +171,11 @@ impl ScriptedApi {
         });
     }
 
+    /// Forgets the history up to the newest version, from which a watch can still go on.
+    pub(crate) fn compact(&self) {
+        self.shared.change(|state| state.oldest = state.version);
+    }
+
     /// At most so many pods on a page of a list, even if more are asked for.
     pub(crate) fn limit_pages(&self, pods: usize) {
         self.shared.change(|state| state.page_limit = Some(pods));
@@ -183,7 +193,15 @@ impl ScriptedApi {
         let failure = failure.into();
         self.shared.change(|state| {
             let planned: &mut VecDeque<_> = state.failures.entry(kind).or_default();
-            planned.extend(std::iter::repeat_n(failure, times));
+            planned.extend(std::iter::repeat_n(Some(failure), times));
+        });
+    }
+
+    /// So many requests of this kind are answered before what is planned after this.
+    pub(crate) fn pass_next(&self, kind: Kind, times: usize) {
+        self.shared.change(|state| {
+            let planned: &mut VecDeque<_> = state.failures.entry(kind).or_default();
+            planned.extend(std::iter::repeat_n(None, times));
         });
     }
 

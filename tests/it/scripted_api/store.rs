@@ -1,7 +1,7 @@
 //! The scripted cluster's pods, everything that happened to them, and what is planned to go wrong.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -120,6 +120,8 @@ pub(super) struct State {
     /// The oldest version that a watch may start from.
     pub(super) oldest: u64,
     pub(super) pods: BTreeMap<Key, Arc<Value>>,
+    /// What lists leave out although it is there.
+    pub(super) hidden: BTreeSet<Key>,
     pub(super) log: Vec<Entry>,
     pub(super) open: HashMap<u64, Open>,
     pub(super) watches_ever: u64,
@@ -128,7 +130,8 @@ pub(super) struct State {
     pub(super) snapshots: BTreeMap<u64, Vec<Arc<Value>>>,
     pub(super) page_limit: Option<usize>,
     pub(super) bookmark_every: Duration,
-    pub(super) failures: HashMap<Kind, VecDeque<Failure>>,
+    /// What becomes of the next requests; none: nothing special.
+    pub(super) failures: HashMap<Kind, VecDeque<Option<Failure>>>,
     pub(super) refusals: HashMap<Kind, Failure>,
     pub(super) forbidden: bool,
     /// By pod, container and whether it is the previous run.
@@ -161,13 +164,16 @@ impl State {
 
     /// All pods that the filter admits, in the order of their keys.
     pub(super) fn select(&self, filter: &Filter) -> Vec<Arc<Value>> {
-        self.pods.values().filter(|pod| filter.admits(pod)).cloned().collect()
+        let shown = self.pods.iter().filter(|(key, pod)| !self.hidden.contains(key) && filter.admits(pod));
+        shown.map(|(_, pod)| pod.clone()).collect()
     }
 
     /// The failure planned for the next request of this kind.
     pub(super) fn planned_failure(&mut self, kind: Kind) -> Option<Failure> {
-        let next = self.failures.get_mut(&kind).and_then(VecDeque::pop_front);
-        next.or_else(|| self.refusals.get(&kind).cloned())
+        match self.failures.get_mut(&kind).and_then(VecDeque::pop_front) {
+            Some(planned) => planned,
+            None => self.refusals.get(&kind).cloned(),
+        }
     }
 
     pub(super) fn open_watches(&self) -> usize {
@@ -209,6 +215,7 @@ impl Shared {
             version: 1,
             oldest: 1,
             pods: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             log: Vec::new(),
             open: HashMap::new(),
             watches_ever: 0,

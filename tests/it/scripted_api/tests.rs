@@ -183,7 +183,7 @@ async fn a_bookmark_moves_the_version_that_a_watch_goes_on_from() {
         api.send_bookmark();
         api.wait_for_watches(1).await;
         // Without the bookmark the watch would be too old now.
-        api.shared.change(|state| state.oldest = state.version);
+        api.compact();
         api.disconnect(End::Eof);
         api.wait_for_requests(Kind::Watch, 2).await;
         api.apply(pod("mine", &[("tier", "a")]));
