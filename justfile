@@ -23,6 +23,7 @@ demo *arguments:
 # The numbers in the README
 bench *arguments:
     cargo bench --locked -- {{arguments}}
+    benches/latency/run.sh {{arguments}}
 
 # 200 kill -9 points instead of 20
 soak:

@@ -14,7 +14,7 @@ starting=
 stop() {
   local status=$? run
   if [ -n "$starting" ]; then # or it would start more behind our back
-    kill "$starting" 2>/dev/null || true
+    kill -- "-$starting" 2>/dev/null || true
     wait "$starting" 2>/dev/null || true
   fi
   for run in "$dir"/*/; do # the tests' own clusters too
@@ -25,12 +25,21 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
+# An API server that has been started anew remembers nothing from before: version 1 is too old for it.
+start() {
+  "$cluster" start core
+  "$cluster" grant
+  "$cluster" stop apiserver
+  "$cluster" start
+}
+
 # The cluster starts while the tests are compiled.
-RUN=$dir/shared "$cluster" start > "$dir/shared.env" &
+set -m # a process group of its own, to be ended as a whole
+RUN=$dir/shared start > /dev/null &
 starting=$!
+set +m
 cargo test --locked --test real --no-run
 wait "$starting"
-RUN=$dir/shared "$cluster" grant
 
 TMPDIR=$dir \
   PODHERALD_REAL_CLUSTER=$cluster \

@@ -63,7 +63,7 @@ one() {
     podherald)
       url=http://127.0.0.1:18080 ready=/readyz
       rm -rf "$work/data"
-      command="env PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=127.0.0.1:18080 PODHERALD_DATA_DIR=$work/data $PODHERALD_BIN serve"
+      command="env -u PODHERALD_BIN -u PODHERALD_CACHE PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=127.0.0.1:18080 PODHERALD_DATA_DIR=$work/data $PODHERALD_BIN serve"
       ;;
     *) echo "no monitor '$2'" >&2; return 2 ;;
   esac

@@ -240,7 +240,7 @@ pub(crate) async fn a_watch_from_nowhere_begins_with_what_is_there(cluster: &imp
     cluster.create("a", &[("tier", "a")]).await;
     cluster.create("b", &[("tier", "a")]).await;
     cluster.create("c", &[("tier", "b")]).await;
-    let params = WatchParams::default().labels("tier=a").timeout(10);
+    let params = WatchParams::default().labels("tier=a").timeout(10).disable_bookmarks();
     let mut frames = pin!(pods(cluster).watch(&params, "0").await.unwrap());
     let mut first = [told(&next(&mut frames).await.unwrap()), told(&next(&mut frames).await.unwrap())];
     first.sort();
