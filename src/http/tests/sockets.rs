@@ -66,6 +66,13 @@ impl Server {
         stream
     }
 
+    /// Returns once fewer than so many connections are open.
+    async fn closes(&self, count: i64) {
+        while self.state.metrics.counts().0 >= count {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         timeout(DUE, self.serving).await.unwrap().unwrap().unwrap();
@@ -187,6 +194,21 @@ async fn a_client_that_takes_nothing_is_cut_and_costs_no_memory() {
     }
     server.journal.append(vec![pod.running()]).await.unwrap();
     assert!(server.is_well().await);
+    server.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_acknowledges_nothing_is_cut_before_its_buffer_is_full() {
+    let server = Server::start(|options| options.write_timeout = Duration::from_millis(500)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    ask(&mut stream, "/events").await;
+    read_until(&mut stream, "snapshot").await;
+    // More than the client's buffer, less than the server's.
+    server.journal.append(vec![life("e1").completed(&"x".repeat(30_000))]).await.unwrap();
+    timeout(DUE, server.closes(1)).await.expect("the connection is cut");
     server.stop().await;
 }
 
