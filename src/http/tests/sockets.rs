@@ -1,12 +1,12 @@
 //! The listener: on real sockets, in real time, with bounded waits.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinHandle,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ struct Server {
     journal: Arc<dyn Journal>,
     state: Arc<State>,
     stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinSet<io::Result<()>>,
     _directory: TempDir,
 }
 
@@ -38,7 +38,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, state.clone(), stop.clone()));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, state.clone(), stop.clone()));
         Self { address, journal, state, stop, serving, _directory: directory }
     }
 
@@ -73,9 +74,9 @@ impl Server {
         }
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         self.stop.cancel();
-        timeout(DUE, self.serving).await.unwrap().unwrap().unwrap();
+        timeout(DUE, self.serving.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 }
 
