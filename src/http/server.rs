@@ -18,7 +18,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Error, Metrics, Options, State, router, socket::Impatient};
+use super::{
+    Error, Metrics, Options, State, router,
+    socket::{self, Impatient},
+};
 
 /// Over this hyper answers a bare 431 by itself; the router's own limit lies below and explains.
 const MAX_HEAD: usize = 64 << 10;
@@ -129,8 +132,7 @@ impl Service {
 
 async fn connection(stream: TcpStream, router: Router, options: Options, metrics: Metrics, closing: CancellationToken) {
     let _open = metrics.open_connection();
-    // Without it a frame would wait for the acknowledgement of the one before.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = socket::prepare(&stream, options.write_timeout) {
         tracing::debug!(%error, "the client has gone before it was heard");
         return;
     }

@@ -15,6 +15,19 @@ use tokio::{
 
 use super::Metrics;
 
+/// Sets what every connection needs.
+pub(super) fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
+    // Without it a frame would wait for the acknowledgement of the one before.
+    stream.set_nodelay(true)?;
+    // A client that has silently gone acknowledges nothing, but a quiet stream's heartbeats fit into the send buffer for
+    // hours before a write blocks; only the kernel sees that they do not arrive.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(patience))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
+    Ok(())
+}
+
 /// A stream whose writes must make progress.
 pub(super) struct Impatient {
     stream: TcpStream,

@@ -66,10 +66,7 @@ impl One {
         let is_known =
             |(source, seq): (&String, &u64)| execution.as_ref().is_some_and(|e| e.as_of.covers(source, *seq));
         if !one.seen.0.iter().all(is_known) {
-            one.seen = VersionVector::default();
-            let id = Seen(&one.seen).to_string();
-            let reason = "the journal does not have the history that this id comes from";
-            one.ahead.push_back(frame::control("reset", Some(&id), &frame::Reset { reason }));
+            one.reset();
         }
         if let Some(execution) = execution {
             one.begin(&execution);
@@ -102,13 +99,41 @@ impl One {
         Some(frame::one(record))
     }
 
+    /// From here on the reader is one that has nothing.
+    fn reset(&mut self) {
+        self.seen = VersionVector::default();
+        self.position = 0;
+        let id = Seen(&self.seen).to_string();
+        let reason = "the journal does not have the history that this id comes from";
+        self.ahead.push_back(frame::control("reset", Some(&id), &frame::Reset { reason }));
+    }
+
     async fn read_page(&mut self) -> Result<()> {
         let page = self.line.state.journal.execution_events(self.id.clone(), self.position, PAGE).await?;
+        if self.misses_some_before(&page) {
+            self.reset();
+            match self.execution().await? {
+                Some(execution) => self.begin(&execution),
+                None => self.phase = Phase::Absent,
+            }
+            return Ok(());
+        }
         if page.len() < PAGE {
             self.phase = Phase::Live;
         }
         self.page = page.into_iter();
         Ok(())
+    }
+
+    /// True if events between what the reader has and this page were pruned: numbers have no gaps otherwise. A reader that
+    /// has nothing takes what is left.
+    fn misses_some_before(&self, page: &[Arc<Record>]) -> bool {
+        let mut seen = self.seen.clone();
+        page.iter().any(|record| {
+            let is_gap = seen.0.get(&*record.source).is_some_and(|known| record.seq > known + 1);
+            seen.advance(&record.source, record.seq);
+            is_gap
+        })
     }
 
     /// Ends the stream if the latest attempt has ended and the reader has all there is.

@@ -76,10 +76,20 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
             "is no parameter here; there are limit, status, namespace, label, user",
         ),
         case("/executions/e1?verbose=1", "verbose", "is no parameter here; there are wait"),
+        case("/executions/e1/output?stream=stdin", "stream", "must be stdout, stderr or raw, not \"stdin\""),
+        case("/executions/e1/output?offset=-1", "offset", "must be a whole number from 0 on, not \"-1\""),
+        case("/executions/e2/output?offset=4", "offset", "must be at most 3, the bytes that there are"),
+        refused(
+            "/executions/e1/output",
+            "image/png",
+            StatusCode::NOT_ACCEPTABLE,
+            "text/plain or application/octet-stream",
+        ),
         case("/readyz?role=king", "role", "must be monitor or api, not \"king\""),
     ];
     let api = Api::new().await;
     api.append(life("e1").failed()).await;
+    api.append(life("e2").completed("abc")).await;
     for Case { path, accept, header, status, names, says } in cases {
         let mut request = request(path).header(header::ACCEPT, accept);
         if let Some((name, value)) = &header {

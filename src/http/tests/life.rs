@@ -12,6 +12,7 @@ use podherald_core::{
 };
 
 use crate::journal::Change;
+use podherald_core::event::{Output, StreamSummary, Verdict};
 
 /// One pod of one attempt.
 #[derive(Clone)]
@@ -152,6 +153,15 @@ impl Life {
             exit_code: Some(0),
             exit: Exit { code: Some(0), signal: None, source: ExitSource::Kubelet },
             stdout: stdout.to_owned(),
+            output: Output {
+                stdout: StreamSummary {
+                    bytes_total: Some(stdout.len() as u64),
+                    bytes_kept: stdout.len() as u64,
+                    verdict: Verdict::Complete,
+                    ..StreamSummary::default()
+                },
+                ..Output::default()
+            },
             ..Terminal::default()
         };
         self.ended(Payload::ExecutionCompleted(terminal))

@@ -1,5 +1,7 @@
 //! The stream of many executions.
 
+use http::StatusCode;
+
 use super::{Api, life::life};
 
 #[tokio::test(start_paused = true)]
@@ -32,13 +34,13 @@ async fn resuming_from_any_id_gives_exactly_the_rest() {
         api.append(pod.running()).await;
         api.append(pod.failed()).await;
     }
-    let mut stream = api.resume("/events", Some("0")).await.ok().unwrap();
+    let mut stream = api.resume("/events", Some("0")).await.unwrap();
     let mut frames = vec![stream.expect("snapshot").await];
     for _ in 0..12 {
         frames.push(stream.expect("").await);
     }
     for (index, from) in frames.iter().enumerate() {
-        let mut stream = api.resume("/events", from.id.as_deref()).await.ok().unwrap();
+        let mut stream = api.resume("/events", from.id.as_deref()).await.unwrap();
         assert_eq!(stream.expect("snapshot").await.id, from.id);
         for expected in &frames[index + 1..] {
             assert_eq!(stream.next().await.as_ref(), Some(expected));
@@ -53,11 +55,42 @@ async fn an_id_of_another_journal_or_of_the_future_is_reset() {
     api.append(life("e1").running()).await;
     let epoch = api.journal.epoch().to_owned();
     for id in ["another-epoch:1".to_owned(), format!("{epoch}:99")] {
-        let mut stream = api.resume("/events", Some(&id)).await.ok().unwrap();
+        let mut stream = api.resume("/events", Some(&id)).await.unwrap();
         assert_eq!(stream.expect("reset").await.id, Some(format!("{epoch}:3")), "{id}");
         assert_eq!(stream.expect("snapshot").await.id, Some(format!("{epoch}:3")));
         assert!(stream.is_silent().await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_below_what_retention_took_is_reset() {
+    let api = Api::new().await;
+    let (mut old, mut young) = (life("e1"), life("e2"));
+    api.append(old.running()).await;
+    let id = format!("{}:2", api.journal.epoch());
+    let page = api.good("/events?limit=1").await;
+    api.append(old.failed()).await;
+    api.append(young.running()).await;
+    let mut open = api.resume("/events", Some("0")).await.unwrap();
+    api.prune_all().await;
+
+    let mut stream = api.resume("/events", Some(&id)).await.unwrap();
+    stream.expect("reset").await;
+    let snapshot = stream.expect("snapshot").await;
+    assert_eq!(snapshot.data["executions"].as_array().unwrap().len(), 1);
+    assert_eq!(snapshot.id, Some(format!("{}:7", api.journal.epoch())));
+    let next = page["next"].as_str().unwrap();
+    assert_eq!(api.get(&format!("/events?after={next}")).await.status, StatusCode::GONE);
+    assert_eq!(api.good("/events").await["items"].as_array().unwrap().len(), 3, "what is left is shown");
+    let mut stream = api.resume("/events", Some("0")).await.unwrap();
+    stream.expect("snapshot").await;
+    assert_eq!(stream.events(3).await[0], "execution_started");
+
+    // It began before and has read nothing yet.
+    open.expect("snapshot").await;
+    open.expect("reset").await;
+    open.expect("snapshot").await;
+    assert!(open.is_silent().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +112,7 @@ async fn filters_choose_executions_and_events() {
         ("status=failed,completed", "e1 e2", 2),
         ("status=running", "", 4),
     ] {
-        let mut stream = api.resume(&format!("/events?{filter}"), Some("0")).await.ok().unwrap();
+        let mut stream = api.resume(&format!("/events?{filter}"), Some("0")).await.unwrap();
         let snapshot = stream.expect("snapshot").await;
         let executions: Vec<&str> = executions.split_whitespace().collect();
         let mut shown: Vec<_> = snapshot.data["executions"]

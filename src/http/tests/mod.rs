@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -24,7 +25,7 @@ use tower::ServiceExt;
 use super::{Access, Metrics, Options, State, router};
 use crate::{
     health::Readiness,
-    journal::{self, Change, Journal, Sqlite},
+    journal::{self, Change, Journal, Retention, Sqlite},
     output_store::OutputStore,
 };
 
@@ -93,6 +94,13 @@ impl Api {
 
     async fn append(&self, change: Change) {
         self.journal.append(vec![change]).await.unwrap();
+    }
+
+    /// Retention takes every execution that has ended.
+    async fn prune_all(&self) {
+        let now = Timestamp::from_second(1_900_000_000).unwrap();
+        let pruned = self.journal.prune(Retention { age: Duration::ZERO, now, batch: 100 }).await.unwrap();
+        assert!(!pruned.executions.is_empty());
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

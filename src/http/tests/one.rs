@@ -104,7 +104,7 @@ async fn the_query_resumes_like_the_header_and_the_header_outranks_it() {
     let mut stream = api.stream(&format!("{EVENTS}?last_event_id={first}")).await;
     stream.expect("snapshot").await;
     assert_eq!(stream.events(2).await, ["pod_running", "execution_running"]);
-    let mut stream = api.resume(&format!("{EVENTS}?last_event_id={first}"), Some(&last)).await.ok().unwrap();
+    let mut stream = api.resume(&format!("{EVENTS}?last_event_id={first}"), Some(&last)).await.unwrap();
     stream.expect("snapshot").await;
     assert!(stream.is_silent().await);
 }
@@ -116,13 +116,34 @@ async fn an_id_from_another_history_is_reset() {
     api.append(pod.running()).await;
     let epoch = api.journal.epoch().to_owned();
     for id in ["pod-monitor:another-epoch=2".to_owned(), format!("pod-monitor:{epoch}=99")] {
-        let mut stream = api.resume(EVENTS, Some(&id)).await.ok().unwrap();
+        let mut stream = api.resume(EVENTS, Some(&id)).await.unwrap();
         assert_eq!(stream.expect("reset").await.id.as_deref(), Some("0"), "{id}");
         assert_eq!(stream.expect("snapshot").await.id.as_deref(), Some("0"));
         assert_eq!(stream.events(3).await.len(), 3);
     }
-    let mut stream = api.resume("/executions/unknown/events", Some("pod-monitor:another-epoch=2")).await.ok().unwrap();
+    let mut stream = api.resume("/executions/unknown/events", Some("pod-monitor:another-epoch=2")).await.unwrap();
     stream.expect("reset").await;
+    assert!(stream.is_silent().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_below_what_retention_took_is_reset() {
+    let api = Api::new().await;
+    let (mut first, mut second) = (life("e1"), Life::new("e1", 2));
+    api.append(first.running()).await;
+    let mut stream = api.stream(EVENTS).await;
+    stream.expect("snapshot").await;
+    let id = stream.expect("").await.id;
+    api.append(first.failed()).await;
+    api.prune_all().await;
+    api.append(second.running()).await;
+    let mut stream = api.resume(EVENTS, id.as_deref()).await.unwrap();
+    stream.expect("snapshot").await;
+    stream.expect("reset").await;
+    assert_eq!(stream.expect("snapshot").await.id.as_deref(), Some("0"));
+    assert_eq!(stream.events(3).await[0], "execution_started");
+    let mut stream = api.resume(EVENTS, Some(&stream.last_id)).await.unwrap();
+    stream.expect("snapshot").await;
     assert!(stream.is_silent().await);
 }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Method, Request, StatusCode, header};
+use podherald_core::output::{Limits, LogEnd, Scanner};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -171,6 +172,63 @@ async fn pods_are_shown_with_what_keeps_them() {
     assert_eq!(ids(&api.good("/pods?namespace=other").await), [""; 0]);
     assert_eq!(api.good("/pods/other/executor-e3-1").await["state"], "ended");
     assert_eq!(api.get("/pods/runs/nobody").await.json()["type"], "urn:podherald:problem:pod-not-found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inline_output_is_read_by_offset() {
+    let api = Api::new().await;
+    let mut pod = life("e1");
+    api.append(pod.running()).await;
+    let early = api.get("/executions/e1/output").await;
+    assert_eq!(early.json()["type"], "urn:podherald:problem:output-not-found");
+    api.append(pod.completed("héllo <script>")).await;
+    for (query, text, next) in [
+        ("", "héllo <script>", "15"),
+        ("?stream=raw", "héllo <script>", "15"),
+        ("?offset=3&limit=4", "llo ", "7"),
+        ("?offset=7", "<script>", "15"),
+        ("?offset=15", "", "15"),
+    ] {
+        let answer = api.get(&format!("/executions/e1/output{query}")).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, text), "{query}");
+        assert_eq!(answer.header("podherald-next-offset"), next, "{query}");
+        assert_eq!(answer.header("podherald-kept-bytes"), "15");
+        assert_eq!(answer.header("podherald-verdict"), "complete");
+        assert_eq!(answer.header("content-length"), text.len().to_string());
+    }
+    assert_eq!(api.get("/executions/e1/output").await.header("podherald-total-bytes"), "15");
+    let lost = api.get("/executions/e1/output?stream=stderr").await;
+    assert_eq!(
+        (lost.status, lost.text().contains("nothing of this stream could be read")),
+        (StatusCode::NOT_FOUND, true)
+    );
+}
+
+#[tokio::test]
+async fn stored_output_is_read_by_offset_and_cannot_run_in_a_browser() {
+    let api = Api::new().await;
+    let log: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+    let limits = Limits { inline_bytes: 16, max_report_bytes: 1 << 20, max_bytes: 1 << 20 };
+    let mut scanner = Scanner::new(limits);
+    let mut writer = api.state.outputs.writer(limits.max_bytes);
+    scanner.push(&log);
+    writer.write(&log).await.unwrap();
+    writer.finish("e1", 1, scanner.finish(LogEnd::Complete, None)).await.1.unwrap();
+    api.append(life("e1").completed("0000")).await;
+
+    let whole = api.get("/executions/e1/output").await;
+    assert!(whole.body == log, "{} bytes", whole.body.len());
+    assert_eq!(whole.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(whole.header("content-security-policy"), "default-src 'none'; sandbox");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    assert_eq!(whole.header("content-disposition"), "inline; filename=\"stdout.txt\"");
+    let part = request("/executions/e1/output?stream=raw&offset=100000&limit=200000");
+    let part = api.send(part.header(header::ACCEPT, "application/octet-stream").body(Body::empty()).unwrap()).await;
+    assert!(part.body == log[100_000..300_000], "{} bytes", part.body.len());
+    assert_eq!(part.header("podherald-next-offset"), "300000");
+    assert_eq!(part.header("podherald-kept-bytes"), log.len().to_string());
+    assert_eq!(part.header("content-type"), "application/octet-stream");
+    assert_eq!(part.header("content-disposition"), "attachment; filename=\"raw.txt\"");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,12 @@
 //! The listener: on real sockets, in real time, with bounded waits.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinHandle,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ struct Server {
     journal: Arc<dyn Journal>,
     state: Arc<State>,
     stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinSet<io::Result<()>>,
     _directory: TempDir,
 }
 
@@ -38,7 +38,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, state.clone(), stop.clone()));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, state.clone(), stop.clone()));
         Self { address, journal, state, stop, serving, _directory: directory }
     }
 
@@ -66,9 +67,16 @@ impl Server {
         stream
     }
 
-    async fn stop(self) {
+    /// Returns once fewer than so many connections are open.
+    async fn closes(&self, count: i64) {
+        while self.state.metrics.counts().0 >= count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn stop(mut self) {
         self.stop.cancel();
-        timeout(DUE, self.serving).await.unwrap().unwrap().unwrap();
+        timeout(DUE, self.serving.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 }
 
@@ -187,6 +195,21 @@ async fn a_client_that_takes_nothing_is_cut_and_costs_no_memory() {
     }
     server.journal.append(vec![pod.running()]).await.unwrap();
     assert!(server.is_well().await);
+    server.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_acknowledges_nothing_is_cut_before_its_buffer_is_full() {
+    let server = Server::start(|options| options.write_timeout = Duration::from_millis(500)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    ask(&mut stream, "/events").await;
+    read_until(&mut stream, "snapshot").await;
+    // More than the client's buffer, less than the server's.
+    server.journal.append(vec![life("e1").completed(&"x".repeat(30_000))]).await.unwrap();
+    timeout(DUE, server.closes(1)).await.expect("the connection is cut");
     server.stop().await;
 }
 
