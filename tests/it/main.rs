@@ -8,5 +8,6 @@ mod config;
 mod faulty_journal;
 mod rules;
 mod scripted_api;
+mod shipped;
 mod watch;
 mod world;
