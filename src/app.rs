@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use axum::Router;
 use futures::{Stream, StreamExt};
 use jiff::SignedDuration;
+use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use podherald_core::{mapper::Policy, output::Limits};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -26,6 +27,7 @@ use crate::{
     output_store::{self, OutputStore},
     retention::Retention,
     supervisor::{self, Phase, Supervisor},
+    wording,
 };
 
 /// A watch is stale after this much more than `kube.watch_timeout` of silence.
@@ -57,11 +59,11 @@ pub enum Error {
     /// Nobody says which cluster.
     #[error(
         "no usable cluster: KUBECONFIG (or ~/.kube/config) must name a readable kubeconfig, or podherald must run in a pod \
-         with a service account"
+         with a service account; {reason}"
     )]
     Cluster {
-        /// What kube found wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What was found wrong.
+        reason: String,
     },
     /// A task failed.
     #[error(transparent)]
@@ -87,12 +89,26 @@ impl Seams {
     /// # Errors
     /// [`Error::Cluster`].
     pub async fn real() -> Result<Self, Error> {
-        let unusable = |source| Error::Cluster { source };
-        let mut config = kube::Config::infer().await.map_err(|error| unusable(error.into()))?;
+        let mut config = cluster_config().await.map_err(|reason| Error::Cluster { reason })?;
         // One backoff only, ours: kube's own would hide a 429 for minutes.
         config.default_retry = false;
-        let client = kube::Client::try_from(config).map_err(|error| unusable(error.into()))?;
+        let client = kube::Client::try_from(config).map_err(|error| Error::Cluster { reason: wording::of(&error) })?;
         Ok(Self { client, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
+    }
+}
+
+/// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.
+async fn cluster_config() -> Result<kube::Config, String> {
+    let kubeconfig = match kube::Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+        Ok(config) => return Ok(config),
+        Err(KubeconfigError::ReadConfig(error, path)) => format!("{} cannot be read: {error}", path.display()),
+        Err(error) => wording::of(&error),
+    };
+    match kube::Config::incluster() {
+        Ok(config) => Ok(config),
+        // Not in a pod.
+        Err(InClusterError::ReadEnvironmentVariable(_)) => Err(kubeconfig),
+        Err(error) => Err(format!("{kubeconfig}, and of the pod: {}", wording::of(&error))),
     }
 }
 
@@ -104,12 +120,15 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let options = http_options(&config, &listener)?;
+    let acquired = DataDir::acquire(&config.data_dir)?;
+    // A standby finds out now, not when it is needed.
     let seams = Seams::real().await?;
-    let data_dir = match DataDir::acquire(&config.data_dir)? {
+    let data_dir = match acquired {
         Acquired::Owned(owned) => owned,
         Acquired::Busy => {
-            let path = config.data_dir.display();
-            tracing::info!(data_dir = %path, "another process owns the data directory, standing by");
+            let data_dir = config.data_dir.display();
+            let address = listener.local_addr().ok();
+            tracing::info!(address = address.map(tracing::field::display), %data_dir, "another process owns the data directory, standing by");
             tokio::select! {
                 owned = DataDir::wait(&config.data_dir) => owned?,
                 () = http::stand_by(&listener, &options) => return Ok(()),

@@ -22,7 +22,7 @@ use podherald_core::{
 };
 use serde_json::Value;
 
-use crate::monitor::wire;
+use crate::{monitor::wire, wording};
 
 /// Bytes of input at most; a cluster's list of pods is far smaller.
 const MAX_INPUT: u64 = 1 << 30;
@@ -120,9 +120,9 @@ fn parse(text: &str) -> Result<Vec<Value>, String> {
         return serde_json::Deserializer::from_str(text)
             .into_iter()
             .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string());
+            .map_err(|error| wording::of(&error));
     }
-    serde_saphyr::from_multiple(text).map_err(|error| error.to_string())
+    serde_saphyr::from_multiple(text).map_err(|error| wording::of(&error))
 }
 
 fn collect_frames(value: Value, frames: &mut Vec<Frame>, remarks: &mut dyn Write) -> io::Result<()> {

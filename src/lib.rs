@@ -15,3 +15,4 @@ pub mod output_store;
 pub mod retention;
 pub mod supervisor;
 pub mod telemetry;
+pub mod wording;

@@ -11,7 +11,7 @@ use podherald::{
     app,
     cli::{Cli, Command},
     config::{self, Config, Effective},
-    explain, http, supervisor, telemetry,
+    explain, http, supervisor, telemetry, wording,
 };
 
 /// As clap has it for a command line that is wrong.
@@ -20,7 +20,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let Err(error) = run(Cli::parse()) else { return ExitCode::SUCCESS };
     // There is nobody left to tell if standard error is gone.
-    let _ = writeln!(io::stderr(), "podherald: {error:#}");
+    let _ = writeln!(io::stderr(), "podherald: {}", wording::of(error.as_ref()));
     if error.is::<config::Error>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }
 

@@ -21,12 +21,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is not TOML.
-    #[error("the configuration file {} is not TOML", path.display())]
+    #[error("the configuration file {} is not TOML (line {line}): {reason}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// Where, counted from 1.
+        line: usize,
+        /// Why.
+        reason: String,
     },
     /// A key, variable or flag that names no setting.
     #[error("there is no setting {what} ({origin}); {}", hint(like.as_deref()))]

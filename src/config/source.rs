@@ -189,9 +189,13 @@ fn read_file(sources: &Sources) -> Result<Option<(PathBuf, Table)>, Error> {
     };
     let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     match std::fs::read_to_string(&path) {
-        Ok(text) => match text.parse() {
+        Ok(text) => match text.parse::<Table>() {
             Ok(table) => Ok(Some((path, table))),
-            Err(source) => Err(Error::Syntax { path, source: Box::new(source) }),
+            Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                Err(Error::Syntax { path, line, reason: error.message().to_owned() })
+            }
         },
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Unreadable { path, origin, source }),

@@ -7,6 +7,8 @@ use kube::{Client, api::ListParams};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::wording;
+
 use super::{
     api::{Activity, Backoff, attentive},
     metrics::Metrics,
@@ -58,7 +60,7 @@ impl Reconciler {
                 Ok(pods) => return pods,
                 Err(error) => {
                     self.metrics.reconcile_failures.inc();
-                    tracing::warn!(selector = %scope.selector, %error, "reconciliation could not list the pods, trying again");
+                    tracing::warn!(selector = %scope.selector, error = %wording::of(&error), "reconciliation could not list the pods, trying again");
                     tokio::time::sleep(backoff.pause()).await;
                 }
             }

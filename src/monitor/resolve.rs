@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use kube::{Api, Client};
 use tokio::sync::Semaphore;
 
+use crate::wording;
+
 use super::{
     api::{Activity, attentive},
     metrics::Metrics,
@@ -51,7 +53,7 @@ impl Resolver {
                 Some(_) => return Answer::Gone, // the same name, another pod (T16)
                 None => "the answer has no identity".to_owned(),
             },
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => wording::of(&error),
             Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
         };
         self.metrics.resolution_failures.inc();

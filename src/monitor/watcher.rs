@@ -20,6 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::wording;
+
 use super::{
     api::{Activity, Backoff, attentive},
     metrics::Metrics,
@@ -204,7 +206,7 @@ impl Watch {
                     self.metrics.watch_failures.inc();
                     self.note(&error);
                     let pause = backoff.pause();
-                    tracing::info!(watch = self.id, %error, pause_ms = pause.as_millis(), "watch failed, trying again");
+                    tracing::info!(watch = self.id, error = %wording::of(&error), pause_ms = pause.as_millis(), "watch failed, trying again");
                     sleep(pause).await;
                     if keeps_a_bad_version(&error) {
                         return;

@@ -106,7 +106,7 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
             "roles = [\"judge\"]",
             "roles is [\"judge\"] (wrong.toml), but must be a list, each element `api` or `monitor`",
         ),
-        ("[http\n", "the configuration file wrong.toml is not TOML: TOML parse error at line 1"),
+        ("[http\n", "the configuration file wrong.toml is not TOML (line 1): unclosed table"),
     ] {
         fs::write(&file, text).unwrap();
         for command in ["serve", "config"] {

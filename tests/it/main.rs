@@ -10,6 +10,7 @@ mod odd_server;
 mod pods;
 mod rules;
 mod scripted_api;
+mod shipped;
 mod watch;
 
 mod world;

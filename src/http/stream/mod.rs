@@ -23,7 +23,10 @@ pub(super) use many::{Filter, Many};
 pub(super) use one::One;
 
 use super::{State, frame, metrics::Open};
-use crate::journal::{self, Follower, Next};
+use crate::{
+    crash,
+    journal::{self, Follower, Next},
+};
 
 /// Records read at a time by a reader that catches up, and so the most that it holds.
 const PAGE: usize = 32;
@@ -39,7 +42,10 @@ pub(super) fn response(frames: impl Frames) -> Response {
     // Boxed: the stream's state would otherwise be held twice, beside the future that borrows it.
     let body = stream::try_unfold(Box::new(frames), |mut frames| async move {
         match frames.next().await {
-            Ok(frame) => Ok(frame.map(|frame| (frame, frames))),
+            Ok(frame) => {
+                crash::at(crash::Point::Serve);
+                Ok(frame.map(|frame| (frame, frames)))
+            }
             Err(error) => {
                 tracing::error!(%error, "an event stream breaks off: the journal could not be read");
                 Err(error)

@@ -21,7 +21,10 @@ use super::{
     retention::{self, Pressure},
     schema,
 };
-use crate::journal::{Change, Pruned, Result, Retention};
+use crate::{
+    crash,
+    journal::{Change, Pruned, Result, Retention},
+};
 
 /// Appends in one transaction, at most.
 const GROUP: usize = 512;
@@ -147,6 +150,7 @@ impl Writer {
         }
         match self.commit(&group) {
             Ok(turn) => {
+                crash::at(crash::Point::Commit);
                 self.shared.live.publish(&turn.records, turn.changed);
                 for append in group {
                     let _ = append.done.send(Ok(()));

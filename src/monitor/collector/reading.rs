@@ -15,7 +15,10 @@ use podherald_core::output::{Limits, LogEnd, Scan, Scanner};
 use tokio::time::{Instant, timeout_at};
 
 use super::Job;
-use crate::output_store::{self, Writer};
+use crate::{
+    output_store::{self, Writer},
+    wording,
+};
 
 /// What was found in a log, and where its bytes went.
 pub(super) type Read = (Scan, Result<Writer, output_store::Error>);
@@ -117,7 +120,7 @@ impl Reading {
     pub(super) async fn read(&mut self, client: &kube::Client, job: &Job, container: &str) -> Result<(), Trouble> {
         let mut body = self.open(client, job, container).await?;
         while let Some(frame) = by(job.deadline, Kind::BrokeOff, body.frame()).await? {
-            let frame = frame.map_err(|e| Trouble::new(Kind::BrokeOff, chain(&e)))?;
+            let frame = frame.map_err(|e| Trouble::new(Kind::BrokeOff, wording::of(&e)))?;
             let Ok(bytes) = frame.into_data() else { continue };
             self.scanner.push(&bytes);
             if let Ok(writer) = &mut self.writer
@@ -135,9 +138,9 @@ impl Reading {
         let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
         let request = Request::new(Pod::url_path(&(), Some(&job.namespace)))
             .logs(&job.pod, &params)
-            .map_err(|e| Trouble::new(Kind::Rejected, chain(&e)))?;
+            .map_err(|e| Trouble::new(Kind::Rejected, wording::of(&e)))?;
         let response = by(job.deadline, Kind::Unreachable, client.send(request.map(Body::from))).await?;
-        let response = response.map_err(|e| Trouble::new(Kind::Unreachable, chain(&e)))?;
+        let response = response.map_err(|e| Trouble::new(Kind::Unreachable, wording::of(&e)))?;
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             return Ok(body);
@@ -202,20 +205,6 @@ async fn message(mut body: Body) -> String {
 
 async fn by<T>(deadline: Instant, kind: Kind, work: impl Future<Output = T>) -> Result<T, Trouble> {
     timeout_at(deadline, work).await.map_err(|_| Trouble::new(kind, "no answer before the deadline"))
-}
-
-/// An error with its causes: the outer one often says no more than that the service failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn shortened(text: &str) -> String {
