@@ -353,31 +353,23 @@ impl Judge<'_> {
 
     fn why_without_exit(&self) -> Judgement {
         let evidence = self.evidence;
-        let nobody = Termination::default();
-        if let Some(found) = self.ended_from_outside(None, &nobody).filter(|(_, cause)| {
-            // A pod that was only waiting, and failed, explains itself better than its deletion does.
-            !(evidence.phase == Phase::Failed && evidence.pending.is_some())
-                || cause.as_ref().is_none_or(|why| why.0 != CauseClass::Deleted)
-        }) {
+        if let Some(found) = self.ended_from_outside(None, &Termination::default()) {
             return found;
         }
-        if evidence.started_at.is_none() && evidence.gone.is_none()
-            || evidence.started_at.is_none() && evidence.phase == Phase::Failed
-        {
-            if evidence.pending.is_some() {
-                return (Outcome::Failed, self.never_started().cause);
-            }
-            if let Some(reason) = &evidence.reason {
-                let message = evidence.message.clone().unwrap_or_else(|| "its node refused the pod".to_owned());
-                return (Outcome::Failed, Some(Why::new(CauseClass::NeverStarted, reason.clone(), message)));
-            }
-        }
-        let (reason, message) = if evidence.gone.is_some() && evidence.phase != Phase::Failed {
-            ("Vanished", "the pod disappeared while nobody watched, and nothing tells how it ended")
+        let why = if evidence.phase != Phase::Failed {
+            let message = "the pod disappeared while nobody watched, and nothing tells how it ended";
+            Why::new(CauseClass::Unknown, "Vanished", message)
+        } else if evidence.started_at.is_some() {
+            Why::new(CauseClass::Unknown, "Unknown", "the pod failed and nothing tells how its program ended")
+        } else if evidence.pending.is_some() {
+            return (Outcome::Failed, self.never_started().cause);
+        } else if let Some(reason) = &evidence.reason {
+            let message = evidence.message.clone().unwrap_or_else(|| "its node refused the pod".to_owned());
+            Why::new(CauseClass::NeverStarted, reason, message)
         } else {
-            ("Unknown", "the pod failed and nothing tells why")
+            Why::new(CauseClass::Unknown, "Unknown", "the pod failed and nothing tells why")
         };
-        (Outcome::Failed, Some(Why::new(CauseClass::Unknown, reason, message)))
+        (Outcome::Failed, Some(why))
     }
 
     /// The program waits for something that does not come.

@@ -353,6 +353,100 @@ fn success_without_statuses_is_code_0() {
 }
 
 #[test]
+fn a_success_against_the_odds_says_which() {
+    let told = |reason: &str| Pod { reason: Some(reason.into()), ..with(Phase::Failed, ended(0, "Completed")) };
+    let cause = |pod| Life::of([pod]).outcome().1.cause;
+    assert_eq!(cause(told("DeadlineExceeded")).unwrap().class, CauseClass::Timeout);
+    assert_eq!(cause(told("Evicted")).unwrap().class, CauseClass::Evicted);
+    assert_eq!(cause(with(Phase::Succeeded, ended(0, "OOMKilled"))).unwrap().class, CauseClass::ResourceLimit);
+    assert_eq!(cause(with(Phase::Succeeded, ended(0, "Completed"))), None, "a plain one has no cause");
+}
+
+#[test]
+fn a_failed_pod_that_only_waited_says_for_what() {
+    let (_, terminal) = Life::of([with(Phase::Failed, waiting("ImagePullBackOff"))]).outcome();
+    let cause = terminal.cause.unwrap();
+    assert_eq!((cause.class, cause.reason.as_str()), (CauseClass::NeverStarted, "ImagePullBackOff"));
+    assert_eq!(cause.message, "the program could not start: ImagePullBackOff: msg ImagePullBackOff");
+    assert_eq!((terminal.stderr.as_str(), terminal.exit.source), ("msg ImagePullBackOff", ExitSource::None));
+}
+
+#[test]
+fn a_failed_pod_whose_program_had_started_is_not_said_to_have_never_started() {
+    let mut life = Life::of([with(Phase::Running, running())]);
+    life.see(&pod(Phase::Failed));
+    life.wait(10);
+    let (class, reason, error_type, code) = life.failure();
+    assert_eq!(
+        (class, reason.as_str(), error_type, code),
+        (CauseClass::Unknown, "Unknown", ErrorType::SystemError, None)
+    );
+    let evicted = Pod { reason: Some("OutOfMemory".into()), ..pod(Phase::Failed) };
+    let mut life = Life::of([with(Phase::Running, running()), evicted]);
+    life.wait(10);
+    assert_eq!(life.failure().0, CauseClass::Unknown, "a node does not refuse what it has run");
+}
+
+#[test]
+fn the_log_is_asked_for_only_where_a_program_may_have_run() {
+    let log_of = |pod: Pod| Life::of([pod]).evidence.unwrap().ending.unwrap().container;
+    assert_eq!(log_of(with(Phase::Failed, ended(1, "Error"))).as_deref(), Some("executor"));
+    assert_eq!(log_of(pod(Phase::Succeeded)).as_deref(), Some("executor"));
+    assert_eq!(log_of(pod(Phase::Failed)).as_deref(), Some("executor"), "nobody knows, so it is tried");
+    assert_eq!(log_of(with(Phase::Failed, waiting("ImagePullBackOff"))), None);
+    assert_eq!(log_of(with(Phase::Pending, waiting("InvalidImageName"))), None);
+    let init = Pod {
+        init_containers: vec![container("setup")],
+        init_container_statuses: vec![status("setup", ended(5, "Error"))],
+        ..pod(Phase::Failed)
+    };
+    assert_eq!(log_of(init).as_deref(), Some("setup"), "the container that decided");
+}
+
+#[test]
+fn a_cause_says_in_a_sentence_what_happened() {
+    let message = |pod| Life::of([pod]).outcome().1.error_message.unwrap();
+    assert_eq!(message(with(Phase::Failed, ended(3, "Error"))), "the program ended with exit code 3");
+    assert_eq!(
+        message(with(Phase::Failed, ended(137, "Error"))),
+        "the program was killed (exit code 137) and nothing tells by whom"
+    );
+    assert_eq!(message(with(Phase::Failed, ended(128, "StartError"))), "the program could not start (exit code 128)");
+    let told = Termination { message: Some("first\nexec: no such file\n".into()), ..end(128, "StartError") };
+    assert_eq!(
+        message(with(Phase::Failed, ContainerState::Terminated(told))),
+        "the program could not start: exec: no such file"
+    );
+}
+
+#[test]
+fn evidence_names_the_facts_and_says_nothing_of_what_was_not() {
+    let facts = |life: Life| life.outcome().1.cause.unwrap().evidence;
+    let plain = facts(Life::of([with(Phase::Failed, ended(3, "Error"))]));
+    assert_eq!(
+        plain,
+        ["pod phase Failed", "container main terminated, exit code 3, reason Error, finished 2026-02-10T12:00:05Z"]
+    );
+    let mut frame = deleting(disrupted("PreemptionByScheduler", with(Phase::Running, ended(143, "Error"))));
+    frame.container_statuses[0].restart_count = 2;
+    frame.annotations.insert("podherald.dev/intent".into(), "asked".into());
+    let rich = facts(Life::of([frame])).join("; ");
+    for fact in [
+        "after 2 restarts",
+        "by convention signal 15",
+        "DisruptionTarget: PreemptionByScheduler",
+        "annotated intent: asked",
+        "deletion was requested",
+    ] {
+        assert!(rich.contains(fact), "{fact} is not in {rich}");
+    }
+    let gone = facts(Life::of([with(Phase::Running, running())]).gone(false));
+    assert_eq!(gone, ["pod phase Running", "main container last seen running", "pod not found"]);
+    let waited = facts(Life::of([with(Phase::Failed, waiting("ErrImagePull"))])).join("; ");
+    assert!(waited.contains("waiting: ErrImagePull since"), "{waited}");
+}
+
+#[test]
 fn failure_without_any_explanation_is_unknown() {
     let (class, _, error_type, code) = Life::of([pod(Phase::Failed)]).failure();
     assert_eq!((class, error_type, code), (CauseClass::Unknown, ErrorType::SystemError, None));
