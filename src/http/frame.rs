@@ -105,6 +105,7 @@ pub(super) struct Heartbeat {}
 mod tests {
     use super::*;
 
+    // T119
     #[test]
     fn line_breaks_in_data_do_not_end_the_frame() {
         let frame = render(Some("x"), Some("7"), b"a\nb\r\nc\rd");

@@ -93,6 +93,7 @@ async fn an_id_below_what_retention_took_is_reset() {
     assert!(open.is_silent().await);
 }
 
+// T121: many executions on one stream.
 #[tokio::test(start_paused = true)]
 async fn filters_choose_executions_and_events() {
     let api = Api::new().await;
@@ -151,6 +152,7 @@ async fn a_snapshot_is_bounded_and_says_so() {
     assert_eq!(snapshot.data["executions"][0]["execution_id"], "e500");
 }
 
+// T118
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_lags_misses_nothing() {
     let api = Api::new().await;

@@ -12,6 +12,7 @@ use super::{
 
 const EVENTS: &str = "/executions/e1/events";
 
+// T117: nothing is missing between the snapshot and what follows. T120: 204 stops a browser.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_gets_snapshot_past_present_and_end() {
     let api = Api::new().await;
@@ -200,6 +201,7 @@ async fn a_later_attempt_keeps_the_stream_open() {
     assert_eq!(stream.expect("end").await.data["attempt"], 2);
 }
 
+// T118
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_lags_misses_nothing() {
     let api = Api::new().await;
@@ -222,6 +224,7 @@ async fn a_reader_that_lags_misses_nothing() {
     assert!(lagged > 0, "the test must make it lag");
 }
 
+// T125
 #[tokio::test(start_paused = true)]
 async fn a_get_is_never_older_than_a_frame() {
     let api = Api::new().await;
@@ -235,6 +238,7 @@ async fn a_get_is_never_older_than_a_frame() {
     assert_eq!(api.good("/executions/e1").await["status"], "failed");
 }
 
+// T124
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_process_ends_streams_and_counts() {
     let api = Api::new().await;

@@ -174,6 +174,7 @@ async fn events_reach_the_socket_as_they_happen() {
     server.stop().await;
 }
 
+// T122
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_cut_and_costs_no_memory() {
     let server = Server::start(|options| options.write_timeout = Duration::from_millis(300)).await;
@@ -198,6 +199,7 @@ async fn a_client_that_takes_nothing_is_cut_and_costs_no_memory() {
     server.stop().await;
 }
 
+// T122: half-open, and nothing is blocked yet.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_that_acknowledges_nothing_is_cut_before_its_buffer_is_full() {
@@ -233,6 +235,7 @@ async fn a_slow_client_gets_everything() {
     server.stop().await;
 }
 
+// T124
 #[tokio::test]
 async fn the_server_stops_in_time_with_many_open_streams() {
     let server = Server::start(|_| {}).await;
