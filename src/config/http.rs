@@ -22,7 +22,7 @@ settings! {
         /// needs a result store, which this version does not have.
         /// `PODHERALD_HTTP__END_ON`, default `"terminal"`.
         end_on: EndOn = "terminal",
-        /// Connections open at a time; further ones wait to be accepted.
+        /// Connections open at a time; further ones are refused with a 503.
         /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10000`.
         max_connections: u32 = 10000,
         /// Pause after which a silent stream carries a heartbeat.
