@@ -155,6 +155,11 @@ impl Backoff {
         full.mul_f64(rand::random_range(0.5..=1.0))
     }
 
+    /// Some of it worked: the next pauses are 64 times the first at most.
+    pub fn ease(&mut self) {
+        self.failures = self.failures.min(6);
+    }
+
     /// It worked.
     pub fn reset(&mut self) {
         self.failures = 0;

@@ -216,9 +216,10 @@ impl Watch {
                 None => return,
             };
             let is_list = matches!(sighting, Sighting::Listed { .. });
-            if !is_list {
-                // A list alone proves little: the watch after it may still be refused, over and over.
-                backoff.reset();
+            match is_list {
+                // It proves little: the watch after it may still be refused, over and over.
+                true => backoff.ease(),
+                false => backoff.reset(),
             }
             if out.send(sighting).await.is_err() {
                 return;

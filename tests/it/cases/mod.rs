@@ -2,6 +2,7 @@
 
 mod expect;
 mod grammar;
+mod own;
 mod pure;
 mod server;
 mod variants;

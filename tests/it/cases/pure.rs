@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     expect::differences,
     grammar::{Case, Fetch, FrameKind, Logs, Step, load},
+    own,
     variants::{self, FRAMES, INTERRUPTIONS, Key, Telling, tell, tell_with_one_interruption},
 };
 
@@ -104,6 +105,14 @@ impl Monitor {
         let places = identity::default_places();
         let Some(id) = identity::execution_id(pod, &places) else { return };
         if !self.tracked.contains_key(&pod.uid) {
+            // A name is free only when its pod is gone (T16).
+            let is_namesake = |tracked: &Tracked| {
+                let known = &tracked.evidence;
+                (&known.namespace, &known.name) == (&pod.namespace, &pod.name) && known.gone.is_none()
+            };
+            let namesakes: Vec<String> =
+                self.tracked.iter().filter(|(_, t)| is_namesake(t)).map(|(uid, _)| uid.clone()).collect();
+            namesakes.iter().for_each(|uid| self.gone(uid, false));
             let attempt = self.attempts.entry(id.to_owned()).or_default();
             *attempt += 1;
             let evidence = mapper::begin(pod, id, *attempt, &self.policy, self.now);
@@ -216,14 +225,17 @@ fn run(tellings: &[Telling]) {
 fn every_case_is_told_as_expected() {
     assert_eq!(load().len(), 41);
     run(&tell(&load(), &FRAMES));
+    run(&tell(&own::cases(), &FRAMES));
 }
 
 #[test]
 fn every_case_is_told_the_same_when_lists_and_restarts_come_between_all_steps() {
     run(&tell(&load(), &INTERRUPTIONS));
+    run(&tell(&own::cases(), &INTERRUPTIONS));
 }
 
 #[test]
 fn every_case_is_told_the_same_with_one_list_or_restart_at_any_step() {
     run(&tell_with_one_interruption(&load()));
+    run(&tell_with_one_interruption(&own::cases()));
 }

@@ -7,12 +7,16 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::{
+    task::{spawn_blocking, yield_now},
+    time::sleep,
+};
 
 use super::{
     expect::differences,
-    grammar::{Case, Fetch, Logs, Step, load},
-    variants::{self, FRAMES, INTERRUPTIONS, Telling, tell, tell_with_one_interruption},
+    grammar::{Case, Fetch, FrameKind, Logs, Part, Step, load},
+    own,
+    variants::{self, At, FRAMES, INTERRUPTIONS, Telling, Variant, tell, tell_with_one_interruption},
 };
 use crate::{
     scripted_api::{End, GoneAs, Kind, LogAttempt, LogEnd, Refusal},
@@ -29,9 +33,15 @@ struct Player {
 }
 
 impl Player {
-    async fn play(case: &Case) -> Vec<Value> {
-        // Every pod of the cases is admitted.
-        let settings = [("kube.label_selectors", "!no-such-label"), ("monitor.reconcile_interval", "5s")];
+    /// Plays the case; `haste`, if any, is the number of breaths that podherald has before it is killed.
+    async fn play(case: &Case, haste: Option<usize>) -> Vec<Value> {
+        let reconciles = case.steps.iter().any(|step| matches!(step, Step::Reconcile { .. }));
+        let settings = [
+            // Every pod of the cases is admitted.
+            ("kube.label_selectors", "!no-such-label"),
+            // What a watch told must not have to be told by the reconciler.
+            ("monitor.reconcile_interval", if reconciles { "5s" } else { "300s" }),
+        ];
         let mut world = World::new("2026-02-10T12:00:03Z", &settings);
         world.start().await;
         let mut player = Self { world, gone_as: GoneAs::Frame };
@@ -42,7 +52,12 @@ impl Player {
                 _ => None,
             };
             player.step(step, after_restart).await;
-            player.world.settle().await;
+            // What a deletion tells, no later list tells again.
+            let is_told_again = matches!(step, Step::Watch { kind, .. } if *kind != FrameKind::Deleted);
+            match (haste, steps.peek()) {
+                (Some(breaths), Some(Step::Restart)) if is_told_again => breathe(breaths).await,
+                _ => player.world.settle().await,
+            }
         }
         sleep(AFTERWARDS).await;
         let events = player.world.events().await;
@@ -127,19 +142,25 @@ impl Player {
     }
 }
 
+/// Lets tasks go on and commits come back, while the clock stands still.
+async fn breathe(times: usize) {
+    for _ in 0..times {
+        yield_now().await;
+        spawn_blocking(|| ()).await.unwrap();
+    }
+}
+
 fn attempt(fetch: &Fetch) -> LogAttempt {
     match fetch {
-        Fetch::Parts(parts) => {
-            LogAttempt::Text(parts.iter().map(super::grammar::Part::bytes).collect(), LogEnd::Complete)
-        }
+        Fetch::Parts(parts) => LogAttempt::Text(parts.iter().map(Part::bytes).collect(), LogEnd::Complete),
         Fetch::Error { status, message } => LogAttempt::Fails(Refusal::of_code(*status, message.as_str()).into()),
     }
 }
 
-async fn run(tellings: &[Telling]) {
+async fn run(tellings: &[Telling], haste: Option<usize>) {
     let mut failures = Vec::new();
     for telling in tellings {
-        let events = Player::play(&telling.case).await;
+        let events = Player::play(&telling.case, haste).await;
         let differences = differences(&telling.case.expect, &events);
         if !differences.is_empty() {
             failures.push((telling.name.clone(), differences));
@@ -148,17 +169,28 @@ async fn run(tellings: &[Telling]) {
     variants::report(tellings.len(), &failures);
 }
 
+fn all() -> Vec<Case> {
+    [load(), own::cases()].concat()
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_case_is_served_as_expected() {
-    run(&tell(&load(), &FRAMES)).await;
+    run(&tell(&all(), &FRAMES), None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_case_is_served_the_same_when_lists_and_restarts_come_between_all_steps() {
-    run(&tell(&load(), &INTERRUPTIONS)).await;
+    run(&tell(&all(), &INTERRUPTIONS), None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_case_is_served_the_same_with_one_list_or_restart_at_any_step() {
-    run(&tell_with_one_interruption(&load())).await;
+    run(&tell_with_one_interruption(&all()), None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_case_is_served_the_same_when_each_step_is_interrupted_half_way() {
+    for breaths in [0, 1, 2, 3, 5, 8, 13, 21, 34] {
+        run(&tell(&all(), &[Variant::Restarted(At::Each)]), Some(breaths)).await;
+    }
 }
