@@ -68,10 +68,11 @@ if [ -z "$listen" ]; then
   while (: < "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
   listen=127.0.0.1:$port
 fi
+podherald=${CARGO_TARGET_DIR:-$PWD/target}/debug/podherald
 # Without the variables of these scripts: podherald refuses what is no setting of its own.
 env -u PODHERALD_CACHE -u PODHERALD_KUBECONFIG KUBECONFIG="$PODHERALD_KUBECONFIG" PODHERALD_KUBE__MODE=cluster \
   PODHERALD_HTTP__LISTEN="$listen" PODHERALD_DATA_DIR="$dir/data" \
-  "${CARGO_TARGET_DIR:-target}/debug/podherald" serve > "$dir/podherald.log" 2>&1 &
+  "$podherald" serve > "$dir/podherald.log" 2>&1 &
 herald=$!
 url=http://$listen
 deadline=$((SECONDS + 30))
@@ -106,7 +107,7 @@ if [ -z "$once" ]; then
 
   alias k='$KUBECTL --kubeconfig $ADMIN_KUBECONFIG -n demo'
   k delete pod executor-long-running      # then: curl '$url/executions/long-running?wait=30s' | jq .cause
-  k get pod executor-out-of-memory -o json | podherald explain
+  k get pod executor-out-of-memory -o json | $podherald explain
 
   podherald's log: $dir/podherald.log
 Y
