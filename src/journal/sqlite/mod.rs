@@ -114,7 +114,7 @@ impl Sqlite {
         shared.wrote(opened.used_bytes);
         let (queue, requests) = mpsc::channel(writer::QUEUE);
         let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
-        let end = End { shared: shared.clone(), ended: ended.clone() };
+        let end = End { shared: shared.clone(), closing: closing.clone(), ended: ended.clone() };
         let work = Writer::new(opened.db, shared.clone()).run(requests, closing.clone());
         let mut writer = JoinSet::new();
         writer.spawn(async move {
@@ -145,11 +145,14 @@ impl Sqlite {
 /// Tells everybody that the writer is no more, however it ended.
 struct End {
     shared: Arc<Shared>,
+    closing: CancellationToken,
     ended: CancellationToken,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
+        // If it was aborted, what it left on a blocking thread stops as well.
+        self.closing.cancel();
         self.shared.live.close();
         self.shared.health().writable = false;
         self.ended.cancel();

@@ -82,7 +82,7 @@ const DONE_WITH: &str = "
     SELECT key, execution_id FROM executions AS x
     WHERE forgotten = 1 AND NOT EXISTS (
         SELECT 1 FROM evidence AS p WHERE p.execution_id = x.execution_id AND p.closed = 0 AND p.conflict = 0)
-    LIMIT ?1";
+    ORDER BY key LIMIT ?1";
 
 /// Pods that claimed an execution which is no more.
 const STRAY: &str = "

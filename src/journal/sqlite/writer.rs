@@ -77,11 +77,15 @@ impl Writer {
         loop {
             tokio::select! {
                 biased;
-                () = closing.cancelled(), if !requests.is_closed() => {
+                () = closing.cancelled() => {
+                    // Without waiting for callers that have a place in the queue and make no use of it.
                     requests.close();
-                    continue;
+                    gather(&mut requests, &mut batch);
                 }
-                taken = requests.recv_many(&mut batch, GROUP) => if taken == 0 { break },
+                _ = requests.recv_many(&mut batch, GROUP) => {}
+            }
+            if batch.is_empty() {
+                break;
             }
             let stop = closing.clone();
             let work = spawn_blocking(move || {
@@ -118,11 +122,7 @@ impl Writer {
             if closing.is_cancelled() || self.log.pages - self.log.checkpointed >= CHECKPOINT_PAGES {
                 return;
             }
-            while batch.len() < GROUP
-                && let Ok(request) = requests.try_recv()
-            {
-                batch.push(request);
-            }
+            gather(requests, batch);
             if batch.is_empty() {
                 return;
             }
@@ -236,6 +236,15 @@ impl Writer {
             Ok(log) => self.log = log,
             Err(error) => tracing::warn!(%error, "cannot move the journal's write-ahead log into its file"),
         }
+    }
+}
+
+/// Takes what is there already.
+fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) {
+    while batch.len() < GROUP
+        && let Ok(request) = requests.try_recv()
+    {
+        batch.push(request);
     }
 }
 

@@ -1,5 +1,13 @@
 //! The journal against its contract, a model, and what may befall its file.
 
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+mod crash;
+mod file;
+mod groups;
+mod model;
+mod retention;
+
 mod contract {
     use std::sync::Arc;
 
@@ -25,4 +33,11 @@ async fn open_in(dir: impl AsRef<Path>) -> Arc<Sqlite> {
 
 fn options_in(dir: impl AsRef<Path>) -> Options {
     Options { path: dir.as_ref().join("journal.db"), ..Options::default() }
+}
+
+/// The file as a crash at this moment would leave it: nobody writes while this runs.
+fn copy_journal(from: &Path, to: &Path) {
+    for name in ["journal.db", "journal.db-wal"] {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
 }
