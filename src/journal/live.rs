@@ -16,7 +16,7 @@ use tokio::sync::{
 use super::Record;
 
 /// Records that a follower of everything may lag behind before it has to read the journal.
-const ALL_BUFFER: usize = 4096;
+const ALL_BUFFER: usize = 1024;
 /// The same for a follower of one execution.
 const ONE_BUFFER: usize = 64;
 
