@@ -3,10 +3,8 @@
 //! Nothing is shown or published that is not in here, and nothing moves on before it is. [`Journal`] is the seam.
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 pub(crate) mod conformance;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 pub(crate) mod fixture;
 mod live;
 mod sqlite;

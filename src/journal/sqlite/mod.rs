@@ -53,7 +53,7 @@ const CALM_PERCENT: u64 = 75;
 pub struct Options {
     /// The file, `data_dir/journal.db`. The caller owns the directory.
     pub path: PathBuf,
-    /// `journal.max_bytes`.
+    /// `journal.max_bytes`. The write-ahead log beside the file takes up to about 64 MiB more while much is written.
     pub max_bytes: u64,
     /// Where it counts.
     pub metrics: Metrics,

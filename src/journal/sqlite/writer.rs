@@ -64,6 +64,13 @@ struct Log {
     checkpointed: u64,
 }
 
+impl Log {
+    /// Enough for a checkpoint beside the writing.
+    fn is_due(self) -> bool {
+        self.pages.saturating_sub(self.checkpointed) >= CHECKPOINT_PAGES
+    }
+}
+
 impl Writer {
     pub(super) fn new(db: Connection, shared: Arc<Shared>) -> Self {
         Self { db, ledger: Ledger::new(&shared.epoch), shared, log: Log::default(), pressure: Pressure::default() }
@@ -98,7 +105,7 @@ impl Writer {
                 Err(error) => return tracing::error!(%error, "the journal's writer failed"),
             };
             while checkpoints.try_join_next().is_some() {}
-            if self.log.pages - self.log.checkpointed >= CHECKPOINT_PAGES && checkpoints.is_empty() {
+            if self.log.is_due() && checkpoints.is_empty() {
                 let shared = shared.clone();
                 checkpoints.spawn_blocking(move || checkpoint_beside(&shared));
             }
@@ -119,7 +126,7 @@ impl Writer {
             if self.log.pages >= MAX_LOG_PAGES {
                 self.checkpoint("PASSIVE");
             }
-            if closing.is_cancelled() || self.log.pages - self.log.checkpointed >= CHECKPOINT_PAGES {
+            if closing.is_cancelled() || self.log.is_due() {
                 return;
             }
             gather(requests, batch);

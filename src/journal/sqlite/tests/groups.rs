@@ -55,7 +55,7 @@ async fn appends_that_wait_together_share_commits_and_keep_their_order() {
     let waiting = queue_up(&journal, (0..700).map(|n| vec![scheduled(n)]).collect());
     let answers = join_all(waiting).await;
     assert!(answers.iter().all(Result::is_ok));
-    for n in 0..700 {
+    for n in 0..700_usize {
         let Some(Next::Record(record)) = follower.try_next() else { panic!("a record") };
         assert_eq!((&*record.execution_id, record.position), (&*format!("e{n}"), n as u64 + 1));
     }

@@ -1,7 +1,5 @@
 //! The journal against its contract, a model, and what may befall its file.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
 mod crash;
 mod file;
 mod groups;
