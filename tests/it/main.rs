@@ -6,6 +6,7 @@ mod behaviours;
 mod cases;
 mod config;
 mod faulty_journal;
+mod logs;
 mod odd_server;
 mod pods;
 mod rules;

@@ -7,7 +7,8 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
+    "wording",
     "crash",
     "clock",
     "health",
@@ -56,8 +57,9 @@ const IMPURE: [&str; 17] = [
     "std::time::SystemTime",
 ];
 
-/// Traps of parts that are not built yet.
-const LATER: [std::ops::RangeInclusive<u32>; 7] = [48..=49, 52..=61, 81..=81, 84..=88, 91..=116, 128..=129, 131..=133];
+/// Traps of parts that are not built yet: their rows may say `later (which part)` instead of naming a test.
+const LATER: [std::ops::RangeInclusive<u32>; 10] =
+    [48..=49, 52..=61, 66..=66, 73..=73, 81..=81, 84..=88, 91..=116, 123..=123, 128..=129, 131..=133];
 
 /// No trap bears these numbers.
 const UNUSED: [u32; 6] = [30, 74, 80, 102, 126, 132];
@@ -210,6 +212,7 @@ fn table() -> BTreeMap<String, Vec<String>> {
     for line in text.lines().filter(|line| line.starts_with("| T") && !line.starts_with("| Trap")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [number, _, tests] = cells[..] else { panic!("not three cells: {line}") };
+        let tests = if tests.starts_with("later (") { "" } else { tests };
         let tests =
             tests.split(',').map(|test| test.trim().trim_matches('`').to_owned()).filter(|test| !test.is_empty());
         assert!(table.insert(number.to_owned(), tests.collect()).is_none(), "{number} stands twice");

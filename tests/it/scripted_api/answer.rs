@@ -120,6 +120,10 @@ fn list(state: &mut State, asked: &Asked) -> Result<Response<Body>, Failure> {
     };
     let end = start.saturating_add(limit).min(pods.len());
     let mut metadata = json!({"resourceVersion": version.to_string()});
+    if state.page_limit.is_some() {
+        // Some servers say in so many words that nothing follows (T13).
+        metadata["continue"] = "".into();
+    }
     if end < pods.len() {
         metadata["continue"] = token(version, end).into();
         if filter.is_open() {
