@@ -27,7 +27,7 @@ bench *arguments:
 
 # 200 kill -9 points instead of 20
 soak:
-    PODHERALD_CRASH_POINTS=200 cargo test --locked --features crash-points --test it crash
+    PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
 
 # Which mutations of the decisions the tests do not notice
 mutants:

@@ -38,12 +38,14 @@ set -m # a process group of its own, to be ended as a whole
 RUN=$dir/shared start > /dev/null &
 starting=$!
 set +m
+# The binary that the crash test kills; a shipped one has no crash points.
+cargo build --locked --features crash-points --bin podherald
+cp "${CARGO_TARGET_DIR:-target}/debug/podherald" "$dir/podherald-with-crash-points"
 cargo test --locked --test real --no-run
 wait "$starting"
 
 TMPDIR=$dir \
   PODHERALD_REAL_CLUSTER=$cluster \
   PODHERALD_REAL_RUN=$dir/shared \
-  PODHERALD_REAL_ADMIN_KUBECONFIG=$dir/shared/admin.kubeconfig \
-  PODHERALD_REAL_KUBECONFIG=$dir/shared/podherald.kubeconfig \
+  PODHERALD_CRASH_BINARY=$dir/podherald-with-crash-points \
   cargo test --locked --test real -- --test-threads=2 "$@"

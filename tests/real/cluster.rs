@@ -32,8 +32,7 @@ impl Cluster {
     /// The cluster that all tests use; each in a namespace of its own.
     pub(crate) async fn shared() -> Self {
         let run = PathBuf::from(variable("PODHERALD_REAL_RUN"));
-        let admin = client(Path::new(&variable("PODHERALD_REAL_ADMIN_KUBECONFIG"))).await;
-        Self { run, own: false, admin }
+        Self { admin: client(&run.join("admin.kubeconfig")).await, run, own: false }
     }
 
     /// A cluster of the test's own, to be broken.
