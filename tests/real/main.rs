@@ -6,6 +6,7 @@
 
 mod behaviours;
 mod cluster;
+mod full_disk;
 mod herald;
 mod lives;
 mod load;
