@@ -10,8 +10,8 @@
 # cold            start with 5,000 pods that have ended
 # fanout          1,000 SSE readers
 #
-# Environment: ROUNDS=3; OUT (a file that keeps the JSON lines); MONITORS="podherald rawwatch"; PODHERALD_BIN (default: built
-# here, in release); KUBECONFIG with RUN unset uses that cluster as an administrator instead of starting one.
+# Environment: ROUNDS=3; OUT (a file that keeps the JSON lines); MONITORS="podherald rawwatch"; BIN (a podherald; default:
+# built here, in release); KUBECONFIG with RUN unset uses that cluster as an administrator instead of starting one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -44,26 +44,30 @@ if [ "$1" = frames ]; then
   "$work/load" frames
   exit
 fi
-if [ -z "${PODHERALD_BIN:-}" ]; then
+if [ -z "${BIN:-}" ]; then
   (cd "$root" && cargo build --release --locked --bin podherald)
-  PODHERALD_BIN=${CARGO_TARGET_DIR:-$root/target}/release/podherald
+  BIN=${CARGO_TARGET_DIR:-$root/target}/release/podherald
 fi
 
 # count FULL TINY
 count() { if [ -n "$tiny" ]; then echo "$2"; else echo "$1"; fi; }
 
+free_address() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print("127.0.0.1:%d" % s.getsockname()[1])'; }
+
 # one SCENARIO MONITOR : appends a JSON line to $out
 one() {
-  local url command ready options
+  local address url command ready options
+  address=$(free_address)
+  url=http://$address
   case $2 in
     rawwatch)
-      url=http://127.0.0.1:18083 ready=/healthz
-      command="$work/rawwatch -listen 127.0.0.1:18083"
+      ready=/healthz
+      command="$work/rawwatch -listen $address"
       ;;
     podherald)
-      url=http://127.0.0.1:18080 ready=/readyz
+      ready=/readyz
       rm -rf "$work/data"
-      command="env -u PODHERALD_BIN -u PODHERALD_CACHE PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=127.0.0.1:18080 PODHERALD_DATA_DIR=$work/data $PODHERALD_BIN serve"
+      command="env -u PODHERALD_CACHE PODHERALD_KUBE__MODE=cluster PODHERALD_HTTP__LISTEN=$address PODHERALD_DATA_DIR=$work/data $BIN serve"
       ;;
     *) echo "no monitor '$2'" >&2; return 2 ;;
   esac
