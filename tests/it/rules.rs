@@ -7,7 +7,8 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
+    "wording",
     "crash",
     "clock",
     "health",

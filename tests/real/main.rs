@@ -6,6 +6,7 @@
 
 mod behaviours;
 mod cluster;
+mod crash;
 mod herald;
 mod lives;
 mod load;
