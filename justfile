@@ -25,9 +25,9 @@ bench *arguments:
     cargo bench --locked -- {{arguments}}
     benches/latency/run.sh {{arguments}}
 
-# 200 kill -9 points instead of 20
+# 200 kill -9 points instead of 20, on a real API server; prints the seed of a failure
 soak:
-    PODHERALD_CRASH_POINTS=200 cargo test --locked --features crash-points --test it crash
+    PODHERALD_CRASH_POINTS=200 tests/real.sh crash --nocapture
 
 # Which mutations of the decisions the tests do not notice
 mutants:

@@ -38,6 +38,9 @@ set -m # a process group of its own, to be ended as a whole
 RUN=$dir/shared start > /dev/null &
 starting=$!
 set +m
+# The crash test alone has a binary with crash points.
+cargo build --locked --features crash-points --bin podherald
+cp "${CARGO_TARGET_DIR:-target}/debug/podherald" "$dir/podherald-crash-points"
 cargo test --locked --test real --no-run
 wait "$starting"
 
@@ -46,4 +49,5 @@ TMPDIR=$dir \
   PODHERALD_REAL_RUN=$dir/shared \
   PODHERALD_REAL_ADMIN_KUBECONFIG=$dir/shared/admin.kubeconfig \
   PODHERALD_REAL_KUBECONFIG=$dir/shared/podherald.kubeconfig \
+  PODHERALD_CRASH_BINARY=$dir/podherald-crash-points \
   cargo test --locked --test real -- --test-threads=2 "$@"
