@@ -25,7 +25,7 @@ bench *arguments:
     cargo bench --locked -- {{arguments}}
     benches/latency/run.sh {{arguments}}
 
-# 200 kill -9 points instead of 20
+# 200 kill -9 points instead of 20, on a real API server; prints the seed of a failure
 soak:
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
 

@@ -6,9 +6,13 @@ mod behaviours;
 mod cases;
 mod config;
 mod faulty_journal;
+#[path = "../real/herald.rs"]
+#[allow(dead_code, reason = "written for two suites, of which each uses its part")]
+mod herald;
 mod logs;
 mod odd_server;
 mod pods;
+mod process;
 mod rules;
 mod scripted_api;
 mod shipped;

@@ -125,10 +125,19 @@ pub(crate) struct Namespace<'a> {
 impl Namespace<'_> {
     /// Makes pod `executor-<id>` of execution `id`.
     pub(crate) async fn create(&self, id: &str, play: &Play) {
+        self.create_named(&format!("executor-{id}"), id, play).await;
+    }
+
+    /// Makes a second pod of execution `id`, `executor-<id>-a2`.
+    pub(crate) async fn create_again(&self, id: &str, play: &Play) {
+        self.create_named(&format!("executor-{id}-a2"), id, play).await;
+    }
+
+    async fn create_named(&self, name: &str, id: &str, play: &Play) {
         if let Some(log) = play.log {
-            self.prints(&format!("executor-{id}"), log).await;
+            self.prints(name, log).await;
         }
-        self.pods.create(&PostParams::default(), &pod(id, play)).await.unwrap();
+        self.pods.create(&PostParams::default(), &pod(name, id, play)).await.unwrap();
     }
 
     /// Has KWOK end a running pod with this code.
@@ -191,7 +200,7 @@ fn phase(pod: Option<&Pod>) -> Option<&str> {
     pod?.status.as_ref()?.phase.as_deref()
 }
 
-fn pod(id: &str, play: &Play) -> Pod {
+fn pod(name: &str, id: &str, play: &Play) -> Pod {
     let mut annotations = BTreeMap::new();
     if let Some(code) = play.exit_code {
         annotations.insert("test/exit-code", code.to_string());
@@ -203,7 +212,7 @@ fn pod(id: &str, play: &Play) -> Pod {
         annotations.insert("test/run-for", play.run_for.to_owned());
     }
     let pod: Value = json!({
-        "metadata": {"name": format!("executor-{id}"), "labels": {"execution-id": id}, "annotations": annotations},
+        "metadata": {"name": name, "labels": {"execution-id": id}, "annotations": annotations},
         "spec": {
             "nodeSelector": {"type": "kwok"},
             "restartPolicy": "Never",

@@ -1,10 +1,10 @@
-//! podherald as a process, and a client of its HTTP.
+//! podherald as a process, and a client of its HTTP. The suite `it` uses it too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -37,11 +38,19 @@ pub(crate) struct Herald {
 
 impl Herald {
     /// Starts podherald on `data` and waits until it is ready.
-    #[expect(clippy::disallowed_methods, reason = "these are not read as settings")]
     pub(crate) async fn start(kubeconfig: &Path, data: &TempDir, settings: &[(&str, &str)]) -> Self {
+        let mut herald = Self::launch(Path::new(env!("CARGO_BIN_EXE_podherald")), kubeconfig, data, settings);
+        herald.until_listening().await;
+        herald.until_ready().await;
+        herald
+    }
+
+    /// Starts this binary on `data` and waits for nothing.
+    #[expect(clippy::disallowed_methods, reason = "these are not read as settings")]
+    pub(crate) fn launch(binary: &Path, kubeconfig: &Path, data: &TempDir, settings: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = data.path().join(format!("podherald.{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_podherald"));
+        let mut command = Command::new(binary);
         // podherald refuses variables that are no settings, and nobody's own settings decide what is tested.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODHERALD_")) {
             command.env_remove(name);
@@ -60,31 +69,60 @@ impl Herald {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut herald = Self { process, address: String::new(), log };
-        herald.address = herald.until_listening().await;
-        herald.until_ready().await;
-        herald
+        Self { process, address: String::new(), log }
     }
 
-    /// The address that podherald says it took.
-    async fn until_listening(&mut self) -> String {
+    /// Waits until podherald listens, as owner or as standby.
+    pub(crate) async fn until_listening(&mut self) {
         let deadline = Instant::now() + LIMIT;
-        loop {
-            let log = fs::read_to_string(&self.log).unwrap();
-            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(line) = lines.find(|line| line["message"] == "listening") {
-                return line["address"].as_str().unwrap().to_owned();
-            }
+        while !self.listens() {
             self.assert_alive(deadline);
             tokio::time::sleep(POLL).await;
         }
     }
 
-    fn assert_alive(&mut self, deadline: Instant) {
-        let ended = self.process.try_wait().unwrap();
-        if ended.is_some() || Instant::now() > deadline {
-            panic!("podherald is not ready ({ended:?}):\n{}", fs::read_to_string(&self.log).unwrap());
+    /// True once podherald has said which address it took.
+    pub(crate) fn listens(&mut self) -> bool {
+        let log = self.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        if let Some(address) = lines.find_map(|line| line["address"].as_str().map(str::to_owned)) {
+            self.address = address;
         }
+        !self.address.is_empty()
+    }
+
+    fn assert_alive(&mut self, deadline: Instant) {
+        let ended = self.has_ended();
+        if ended.is_some() || Instant::now() > deadline {
+            panic!("podherald is not ready ({ended:?}):\n{}", self.log());
+        }
+    }
+
+    /// What podherald wrote on standard error.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How the process ended, if it did.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().unwrap()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        let ended = timeout(LIMIT, self.process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("podherald does not end:\n{}", self.log())).unwrap()
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.process.id().expect("it was not waited for yet");
+        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
     }
 
     /// Waits until `/readyz` says so, or fails with podherald's log.
@@ -173,25 +211,73 @@ impl Herald {
         text.split("\n\n").filter_map(Frame::parse).collect()
     }
 
-    async fn try_get(&self, path: &str, accept: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    /// Status and body of the answer, whatever they are.
+    pub(crate) async fn try_get(&self, path: &str, accept: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.try_get_with(path, &[("accept", accept)]).await
+    }
+
+    /// The same with these headers.
+    pub(crate) async fn try_get_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let whole = async {
-            let response = self.send(path, accept).await?;
+            let response = send(&self.address, path, headers).await?;
             let status = response.status();
             Ok((status, response.into_body().collect().await?.to_bytes()))
         };
         timeout(LIMIT, whole).await?
     }
+}
 
-    #[expect(clippy::disallowed_methods, reason = "the connection's task ends with its request")]
-    async fn send(&self, path: &str, accept: &str) -> anyhow::Result<http::Response<Incoming>> {
-        let stream = TcpStream::connect(&self.address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::get(path)
-            .header(header::HOST, &self.address)
-            .header(header::ACCEPT, accept)
-            .body(Empty::<Bytes>::new())?;
-        Ok(sender.send_request(request).await?)
+#[expect(clippy::disallowed_methods, reason = "the connection's task ends with its request")]
+async fn send(address: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<http::Response<Incoming>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, address);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
+}
+
+/// An event stream as it comes.
+pub(crate) struct Stream {
+    body: Incoming,
+    /// What has come of frames that are not taken yet.
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    /// Opens the stream at an address, after the frame with this id if there is one.
+    ///
+    /// # Errors
+    /// No connection, or an answer other than a stream.
+    pub(crate) async fn open(address: &str, path: &str, last_id: Option<&str>) -> anyhow::Result<Self> {
+        let last_id = last_id.map(|id| ("last-event-id", id));
+        let headers: Vec<_> = [("accept", "text/event-stream")].into_iter().chain(last_id).collect();
+        let response = timeout(LIMIT, send(address, path, &headers)).await??;
+        anyhow::ensure!(response.status() == StatusCode::OK, "GET {path}: {}", response.status());
+        Ok(Self { body: response.into_body(), bytes: Vec::new() })
+    }
+
+    /// The next frame; none where the server ended the stream in order.
+    ///
+    /// # Errors
+    /// The stream was cut.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Frame>> {
+        loop {
+            while let Some(end) = self.bytes.windows(2).position(|bytes| bytes == b"\n\n") {
+                let frame: Vec<u8> = self.bytes.drain(..end + 2).collect();
+                if let Some(frame) = Frame::parse(std::str::from_utf8(&frame)?) {
+                    return Ok(Some(frame));
+                }
+            }
+            let Some(chunk) = timeout(LIMIT, self.body.frame()).await? else { return Ok(None) };
+            if let Ok(data) = chunk?.into_data() {
+                self.bytes.extend_from_slice(&data);
+            }
+        }
     }
 }
 
@@ -202,6 +288,8 @@ pub(crate) struct Frame {
     pub(crate) name: String,
     /// `id`.
     pub(crate) id: String,
+    /// `data` as it came.
+    pub(crate) text: String,
     /// `data`, which is always JSON here.
     pub(crate) data: Value,
 }
@@ -212,12 +300,9 @@ impl Frame {
             let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             lines.map(|value| value.strip_prefix(' ').unwrap_or(value)).collect::<Vec<_>>().join("\n")
         };
-        let data = field("data");
-        (!data.is_empty()).then(|| Self {
-            name: field("event"),
-            id: field("id"),
-            data: serde_json::from_str(&data).unwrap(),
-        })
+        let text = field("data");
+        let data = (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())?;
+        Some(Self { name: field("event"), id: field("id"), text, data })
     }
 }
 
@@ -234,21 +319,28 @@ pub(crate) fn ends(event: &Value) -> bool {
     )
 }
 
-/// Fails unless `events`, all of a journal's, have unique ids, seq without a gap for each execution, and one end each.
+/// Fails unless `events`, all of a journal's, have unique ids, seq without a gap for each execution and source, and at
+/// most one end for each attempt; these executions have one for every attempt.
 pub(crate) fn assert_in_order(events: &[Value], ended: &[String]) {
     let ids: BTreeSet<_> = events.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), events.len(), "an event id is there twice");
-    let mut of: BTreeMap<_, Vec<&Value>> = BTreeMap::new();
+    let mut numbers: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    let mut ends_of: BTreeMap<_, BTreeMap<_, usize>> = BTreeMap::new();
     for event in events {
-        of.entry(event["execution_id"].as_str().unwrap()).or_default().push(event);
+        let execution = event["execution_id"].as_str().unwrap();
+        let of_source = numbers.entry((execution, event["source"].as_str().unwrap())).or_default();
+        of_source.push(event["seq"].as_u64().unwrap());
+        let attempts = ends_of.entry(execution).or_default();
+        *attempts.entry(event["attempt"].as_u64().unwrap()).or_default() += usize::from(ends(event));
     }
-    for (execution, events) in &of {
-        let numbers: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-        assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "{execution}");
-        assert!(events.iter().filter(|event| ends(event)).count() <= 1, "{execution} ended twice: {events:?}");
+    for (of, numbers) in &numbers {
+        assert_eq!(*numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{of:?}");
+    }
+    for (execution, attempts) in &ends_of {
+        assert!(attempts.values().all(|ends| *ends <= 1), "{execution} has attempts that ended twice: {attempts:?}");
     }
     for execution in ended {
-        let events = of.get(execution.as_str()).unwrap_or_else(|| panic!("nothing is known of {execution}"));
-        assert_eq!(events.iter().filter(|event| ends(event)).count(), 1, "{execution} did not end once: {events:?}");
+        let attempts = ends_of.get(execution.as_str()).unwrap_or_else(|| panic!("nothing is known of {execution}"));
+        assert!(attempts.values().all(|ends| *ends == 1), "{execution} has attempts without an end: {attempts:?}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod behaviours;
 mod cluster;
+mod crash;
 mod full_disk;
 mod herald;
 mod lives;
