@@ -23,11 +23,6 @@ impl Faults {
         self.0.fetch_add(count, Ordering::SeqCst);
     }
 
-    /// Those that have not happened yet.
-    pub(crate) fn left(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-
     fn take(&self) -> bool {
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }

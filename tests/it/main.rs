@@ -1,6 +1,7 @@
 //! podherald from outside: what a user, a client or a cluster sees of it.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
 mod behaviours;
 mod cases;
@@ -17,5 +18,4 @@ mod rules;
 mod scripted_api;
 mod shipped;
 mod watch;
-
 mod world;

@@ -173,9 +173,12 @@ async fn a_list_that_is_never_answered_is_given_up() {
 /// The same for a GET on which a pod's end depends.
 #[tokio::test(start_paused = true)]
 async fn a_get_that_fails_or_is_never_answered_is_asked_again() {
-    for failure in
-        [Failure::Hang, Failure::Reset, Refusal::of_code(500, "x").into(), Refusal::too_many_requests(3).into()]
-    {
+    for failure in [
+        Failure::Hang,
+        Failure::Reset,
+        Refusal::of_code(500, "x").into(),
+        Refusal::of_code(503, "x").retry_after(3).into(),
+    ] {
         let world = world().await;
         world.api.apply(running("a"));
         world.settle().await;

@@ -11,7 +11,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 use crate::{
     herald::{Herald, LIMIT, Stream, assert_in_order, types},
     pods,
-    scripted_api::{Loopback, ScriptedApi},
+    scripted_api::{Failure, Kind, Loopback, ScriptedApi, log_text},
 };
 
 /// From a signal to the end, open streams or not.
@@ -150,4 +150,19 @@ async fn what_was_recorded_survives_a_kill_to_the_byte() {
     let herald = place.start().await;
     let (_, after) = herald.try_get("/executions/a/events", "application/json").await.unwrap();
     assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn killed_while_it_reads_a_log_the_next_process_reads_it_and_ends_the_execution() {
+    let place = Place::new().await;
+    place.api.fail_next(Kind::Log, 1, Failure::Hang);
+    place.api.set_logs(pods::NAMESPACE, "executor-a", "executor", log_text("said\n"));
+    let herald = place.start().await;
+    place.api.apply(pods::ended("a", 7));
+    place.api.wait_for_requests(Kind::Log, 1).await;
+    herald.kill().await;
+
+    let execution = place.start().await.ended("a").await;
+    assert_eq!(execution["status"], "failed", "{execution}");
+    assert_eq!((execution["exit"]["code"].as_i64(), execution["stdout"].as_str()), (Some(7), Some("said\n")));
 }

@@ -118,11 +118,6 @@ impl ScriptedApi {
         });
     }
 
-    /// Lists leave this pod out although it is there, as a stale cache does.
-    pub(crate) fn hide_from_lists(&self, namespace: &str, name: &str) {
-        self.shared.change(|state| state.hidden.insert((namespace.to_owned(), name.to_owned())));
-    }
-
     // Frames
 
     /// A frame to all open watches, word for word.
@@ -143,11 +138,6 @@ impl ScriptedApi {
             let version = state.version;
             state.log.push(Entry::Bookmark(version));
         });
-    }
-
-    /// How often a watch gets a bookmark unasked.
-    pub(crate) fn bookmark_every(&self, period: Duration) {
-        self.shared.change(|state| state.bookmark_every = period);
     }
 
     /// Ends all open watches.
@@ -244,12 +234,7 @@ impl ScriptedApi {
 
     // What was asked
 
-    /// All requests so far, in their order.
-    pub(crate) fn requests(&self) -> Vec<Asked> {
-        self.shared.lock().asked.clone()
-    }
-
-    /// The requests of one kind.
+    /// The requests of one kind so far, in their order.
     pub(crate) fn requests_of(&self, kind: Kind) -> Vec<Asked> {
         self.shared.lock().asked.iter().filter(|asked| asked.kind == kind).cloned().collect()
     }

@@ -1,9 +1,8 @@
 //! The scripted cluster's pods, everything that happened to them, and what is planned to go wrong.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -120,8 +119,6 @@ pub(super) struct State {
     /// The oldest version that a watch may start from.
     pub(super) oldest: u64,
     pub(super) pods: BTreeMap<Key, Arc<Value>>,
-    /// What lists leave out although it is there.
-    pub(super) hidden: BTreeSet<Key>,
     pub(super) log: Vec<Entry>,
     pub(super) open: HashMap<u64, Open>,
     pub(super) watches_ever: u64,
@@ -129,7 +126,6 @@ pub(super) struct State {
     /// What paged lists go on from, by version.
     pub(super) snapshots: BTreeMap<u64, Vec<Arc<Value>>>,
     pub(super) page_limit: Option<usize>,
-    pub(super) bookmark_every: Duration,
     /// What becomes of the next requests; none: nothing special.
     pub(super) failures: HashMap<Kind, VecDeque<Option<Failure>>>,
     pub(super) refusals: HashMap<Kind, Failure>,
@@ -164,8 +160,7 @@ impl State {
 
     /// All pods that the filter admits, in the order of their keys.
     pub(super) fn select(&self, filter: &Filter) -> Vec<Arc<Value>> {
-        let shown = self.pods.iter().filter(|(key, pod)| !self.hidden.contains(key) && filter.admits(pod));
-        shown.map(|(_, pod)| pod.clone()).collect()
+        self.pods.values().filter(|pod| filter.admits(pod)).cloned().collect()
     }
 
     /// The failure planned for the next request of this kind.
@@ -215,14 +210,12 @@ impl Shared {
             version: 1,
             oldest: 1,
             pods: BTreeMap::new(),
-            hidden: BTreeSet::new(),
             log: Vec::new(),
             open: HashMap::new(),
             watches_ever: 0,
             gone_as: GoneAs::Frame,
             snapshots: BTreeMap::new(),
             page_limit: None,
-            bookmark_every: Duration::from_secs(60),
             failures: HashMap::new(),
             refusals: HashMap::new(),
             forbidden: false,

@@ -18,6 +18,9 @@ use super::{
 /// The time before its end at which a watch gets a last bookmark.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How often a watch gets a bookmark unasked.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
 /// How a watch was asked for.
 pub(super) struct Terms {
     pub(super) filter: Filter,
@@ -59,8 +62,7 @@ pub(super) fn open(shared: &Arc<Shared>, terms: Terms) -> impl Stream<Item = io:
         let opened_at = state.log.len();
         Watch { shared: shared.clone(), bell, id, terms, opened_at, next_bookmark: None }
     });
-    let every = watch.shared.lock().bookmark_every;
-    watch.plan_bookmark(every);
+    watch.plan_bookmark();
     watch.terms.first.reverse();
     stream::unfold(watch, |mut watch| async move {
         let item = watch.next().await?;
@@ -100,7 +102,7 @@ impl Watch {
     fn turn(&mut self) -> Turn {
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        let State { open, log, version, bookmark_every, .. } = &mut *state;
+        let State { open, log, version, .. } = &mut *state;
         let Some(open) = open.get_mut(&self.id) else { return Turn::End(End::Eof) };
         if open.dead {
             (self.terms.deadline, self.next_bookmark) = (None, None);
@@ -130,20 +132,20 @@ impl Watch {
             return Turn::End(End::Eof);
         }
         if self.next_bookmark.is_some_and(|at| at <= now) {
-            self.plan_bookmark(*bookmark_every);
+            self.plan_bookmark();
             return Turn::Say(bookmark(*version));
         }
         Turn::Wait
     }
 
     /// The next one comes after the usual time, or shortly before the watch ends.
-    fn plan_bookmark(&mut self, every: Duration) {
+    fn plan_bookmark(&mut self) {
         if !self.terms.bookmarks {
             return;
         }
         let now = Instant::now();
         let farewell = self.terms.deadline.and_then(|at| at.checked_sub(FAREWELL)).filter(|at| *at > now);
-        self.next_bookmark = farewell.into_iter().chain([now + every]).min();
+        self.next_bookmark = farewell.into_iter().chain([now + BOOKMARK_EVERY]).min();
     }
 }
 
