@@ -43,7 +43,7 @@ pub enum Command {
     Explain {
         /// Pods, lists or watch events as JSON, JSON lines or YAML [default: standard input]
         file: Option<PathBuf>,
-        /// Directory with the logs: <pod>.<container>.log or <pod>.log
+        /// Directory with the logs: POD.CONTAINER.log or POD.log
         #[arg(long, value_name = "DIRECTORY")]
         logs: Option<PathBuf>,
     },

@@ -1,8 +1,8 @@
 //! What the world asks of podherald: REST and server-sent events over HTTP/1.1.
 //!
 //! [`serve`] owns the listener and its connections, [`router`] the routes; a handler reads its parameters
-//! ([`query`]), asks the journal, and answers with JSON or an [`Error`]. Event streams are bodies that follow the
-//! journal ([`stream`]): the path from a commit to the socket is one wake-up and one write of shared bytes. Nothing
+//! (`query`), asks the journal, and answers with JSON or an [`Error`]. Event streams are bodies that follow the
+//! journal (`stream`): the path from a commit to the socket is one wake-up and one write of shared bytes. Nothing
 //! in here writes the journal or knows Kubernetes.
 
 mod access;
