@@ -20,7 +20,8 @@ kwok_files=(
 stamp=$(cat "$here"/cp/{main.go,go.mod,go.sum} "$here/build.sh" | sha256sum | cut -c1-12)
 dir=$CACHE/k8s/$stamp
 if [ ! -d "$dir" ]; then
-  need go=golang-go flock=util-linux
+  need flock=util-linux
+  command -v go > /dev/null || die "go is missing: install Go 1.24 or newer"
   mkdir -p "$CACHE/k8s"
   exec 8> "$CACHE/k8s/lock"
   flock 8 # another build may be at it: two would only take turns

@@ -22,6 +22,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 command=$1
 shift
 need openssl curl awk flock=util-linux
+bin=$("$here/build.sh")
 
 if [ -z "${RUN:-}" ]; then
   [ "$command" = start ] || die "RUN names no cluster"
@@ -31,7 +32,6 @@ mkdir -p "$RUN"/{pid,log}
 RUN=$(cd "$RUN" && pwd)
 pki=$RUN/pki
 admin=$RUN/admin.kubeconfig
-bin=$("$here/build.sh")
 
 # A pid alone may have been given to a stranger since: its start time tells.
 born() { awk '{ print $22 }' "/proc/$1/stat" 2>/dev/null; }
