@@ -110,7 +110,7 @@ async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_i
     let newer = format!(
         "podherald: the journal {shown} has format 99, this podherald knows formats up to 1: start the newer podherald"
     );
-    let spoilt: [(fn(&Path), &str); 4] = [
+    let spoilt: [(Spoil, &str); 4] = [
         (|journal| fs::write(journal, [7; 8192]).unwrap(), &damaged),
         (|journal| tear(journal), &damaged),
         (|journal| change(journal, "DROP TABLE meta"), &damaged),
@@ -130,6 +130,8 @@ async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_i
     }
     starts(&place).await;
 }
+
+type Spoil = fn(&Path);
 
 fn change(journal: &Path, sql: &str) {
     rusqlite::Connection::open(journal).unwrap().execute_batch(sql).unwrap();
