@@ -11,6 +11,9 @@ use tracing_subscriber::{
 
 use crate::config;
 
+/// kube reports each failed request here, without its cause or with a dump of it; whoever made the request reports it too.
+const TOLD_BY_US: &str = "kube_client::client::builder=off,kube_runtime::watcher=off";
+
 /// Sends this process's log lines to standard error from now on.
 ///
 /// # Errors
@@ -24,8 +27,9 @@ fn subscriber(
     colours: bool,
     writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> Box<dyn Subscriber + Send + Sync> {
+    let filter = format!("{TOLD_BY_US},{}", config.log.as_str());
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(config.log.as_str()))
+        .with_env_filter(EnvFilter::new(filter))
         // Reporting that standard error is gone, on standard error, would panic.
         .log_internal_errors(false)
         .with_writer(writer);
@@ -88,5 +92,8 @@ mod tests {
         };
         assert_eq!(written(&[("telemetry.log", "info,other=off")], speak), "");
         assert!(written(&[("telemetry.log", "off,podherald=debug")], speak).contains("small talk"));
+        let speak = || tracing::error!(target: "kube_runtime::watcher", "failed with error");
+        assert_eq!(written(&[], speak), "");
+        assert!(written(&[("telemetry.log", "kube_runtime::watcher=info")], speak).contains("failed"));
     }
 }

@@ -34,7 +34,9 @@ fn own_text(error: &(dyn Error + 'static)) -> String {
     let whole = error.to_string();
     let cause = error.source().map(ToString::to_string);
     let own = cause.and_then(|cause| whole.strip_suffix(&cause)).unwrap_or(&whole);
-    own.lines().next().unwrap_or_default().trim_end_matches([':', ' ']).to_owned()
+    let line = own.lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
+    // kube puts quotes around a path that Debug has quoted.
+    line.replace("'\"", "'").replace("\"'", "'")
 }
 
 #[cfg(test)]
@@ -42,7 +44,7 @@ fn own_text(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use std::io;
 
-    use kube::{core::Status, runtime::watcher};
+    use kube::{config::KubeconfigError, core::Status, runtime::watcher};
 
     use super::*;
 
@@ -63,6 +65,12 @@ mod tests {
         assert_eq!(of(&kube::Error::ReadEvents(refused())), "Error reading events stream: connection refused");
         let nested = anyhow::Error::new(refused()).context("inner").context("outer");
         assert_eq!(of(nested.as_ref()), "outer: inner: connection refused");
+    }
+
+    #[test]
+    fn a_path_is_quoted_once() {
+        let error = KubeconfigError::ReadConfig(io::ErrorKind::NotFound.into(), "/no/file".into());
+        assert_eq!(of(&error), "failed to read kubeconfig from '/no/file': entity not found");
     }
 
     #[test]

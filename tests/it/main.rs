@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
+mod bad_input;
 mod behaviours;
 mod cases;
 mod config;

@@ -126,6 +126,12 @@ impl ScriptedApi {
         self.shared.change(|state| state.log.push(Entry::Raw(line)));
     }
 
+    /// A line to all open watches that need not be a frame.
+    pub(crate) fn send_line(&self, text: &str) {
+        let line = Bytes::from(format!("{text}\n"));
+        self.shared.change(|state| state.log.push(Entry::Raw(line)));
+    }
+
     /// An `ERROR` frame to all open watches, which end after it as a real server's do.
     pub(crate) fn send_error(&self, refusal: &Refusal) {
         let line = frame("ERROR", &refusal.body);
