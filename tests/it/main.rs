@@ -9,7 +9,6 @@ mod cases;
 mod config;
 mod faulty_journal;
 #[path = "../real/herald.rs"]
-#[allow(dead_code, reason = "written for two suites, of which each uses its part")]
 mod herald;
 mod logs;
 mod odd_server;

@@ -34,6 +34,7 @@ const KINDS: [(&str, u32); 5] = [("evidence", 8), ("collect", 8), ("append", 20)
 const PACE: Duration = Duration::from_millis(50);
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "shown when the test fails, to draw the same again")]
 async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let seed = variable("PODHERALD_CRASH_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
     let count = variable("PODHERALD_CRASH_POINTS").map_or(20, |count| count.parse().unwrap());

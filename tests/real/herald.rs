@@ -1,5 +1,7 @@
 //! podherald as a process, and a client of its HTTP. The suite `it` uses it too.
 
+#![allow(dead_code, reason = "written for two suites, of which each uses its part")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
