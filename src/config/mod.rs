@@ -2,7 +2,7 @@
 //!
 //! The file is the one that `--config` names, else the one that `PODHERALD_CONFIG` names, else `podherald.toml` in the
 //! working directory if there is one. The variable of a setting is `PODHERALD_<SECTION>__<KEY>`, at the top level
-//! `PODHERALD_<KEY>`. Durations are written `500ms`, `5s`, `2m`, `7d`, sizes `16MiB`; lists in variables and flags are
+//! `PODHERALD_<KEY>`; an empty one counts as unset. Durations are written `500ms`, `5s`, `2m`, `7d`, sizes `16MiB`; lists in variables and flags are
 //! separated by commas, label selectors by `;`. What podherald does not know, it refuses.
 
 mod document;

@@ -89,7 +89,8 @@ impl Effective {
         if let Some((path, table)) = read_file(sources)? {
             effective.add_file(&path, &table)?;
         }
-        for (name, value) in &sources.environment {
+        // An empty variable is how many tools spell an unset one.
+        for (name, value) in sources.environment.iter().filter(|(_, value)| !value.is_empty()) {
             effective.add_variable(name, value)?;
         }
         for flag in &sources.flags {
@@ -319,6 +320,14 @@ mod tests {
     #[test]
     fn the_variable_of_crash_points_is_known_only_where_there_are_any() {
         assert_eq!(variable("PODHERALD_CRASH_AT", "append:3").is_ok(), cfg!(feature = "crash-points"));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        let environment =
+            vec![("PODHERALD_DATA_DIR".into(), "".into()), ("PODHERALD_KAFKA__BROKERS".into(), "".into())];
+        let effective = Effective::gather(&Sources { environment, ..Sources::default() }).unwrap();
+        assert_eq!(effective.value("data_dir").1, &Origin::Default);
     }
 
     #[test]
