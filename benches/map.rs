@@ -7,10 +7,7 @@
 //! `cargo bench --bench map`, with `-- --tiny` just to see it work.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, time::Duration};
 
 use jiff::Timestamp;
 use kube::core::WatchEvent;
@@ -21,6 +18,7 @@ use podherald_core::{
     pod::Pod,
 };
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 const FRAMES: &str = include_str!("../tests/fixtures/frames_6k.jsonl");
 

@@ -255,7 +255,7 @@ fn the_monitor_state_follows_the_record() {
     assert!(ended.is_closed());
     ended.terminal = None;
     assert!(!ended.is_closed());
-    let conflict = Evidence { conflict: true, ..open.clone() };
+    let conflict = Evidence { conflict: true, ..open };
     assert_eq!((conflict.monitor_state(), conflict.is_closed()), (MonitorState::Conflict, false));
     assert!(Evidence { gone: ended.gone, ..conflict }.is_closed());
 }
