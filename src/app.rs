@@ -367,9 +367,7 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 fn collector_options(config: &Config) -> collector::Options {
-    collector::Options {
-        limits: limits(config),
-        concurrency: config.logs.concurrency as usize,
-        ..collector::Options::default()
-    }
+    let concurrency = config.logs.concurrency as usize;
+    // One node may take most of the places, but not all: the others go on while its kubelet hangs.
+    collector::Options { limits: limits(config), concurrency, per_node: (concurrency * 3 / 4).max(1) }
 }

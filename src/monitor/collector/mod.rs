@@ -34,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), concurrency: 32, per_node: 8 }
+        Self { limits: Limits::default(), concurrency: 32, per_node: 24 }
     }
 }
 
