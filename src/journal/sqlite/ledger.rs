@@ -50,8 +50,7 @@ pub(super) struct Turn {
 
 /// An execution and what the file says of it.
 struct Projection {
-    /// None until it is written for the first time.
-    key: Option<i64>,
+    key: i64,
     written: Columns,
     now: Columns,
     /// Without its output.
@@ -99,7 +98,7 @@ impl Ledger {
         if evidence.conflict || (!is_changed && change.events.is_empty()) {
             return Ok(());
         }
-        let id = self.open(db, turn, &evidence.execution_id)?;
+        let id = self.open(db, turn, evidence)?;
         let projection = turn.open.get_mut(&id).expect("the line before opened it");
         if projection.now.forgotten {
             if evidence.attempt <= projection.execution.attempt {
@@ -113,7 +112,7 @@ impl Ledger {
         let before = turn.records.len();
         let mut shared = None;
         for draft in &change.events {
-            if is_known(db, draft)? {
+            if is_known(db, projection.key, draft)? {
                 continue;
             }
             let (namespace, labels) =
@@ -140,7 +139,7 @@ impl Ledger {
                 bytes: Bytes::from(event.to_bytes()),
                 frames: Frames::default(),
             };
-            record.position = insert_event(db, draft, pod, &record)?;
+            record.position = insert_event(db, draft, (projection.key, pod), &record)?;
             turn.records.push(Arc::new(record));
         }
         projection.take_output(attempt);
@@ -173,13 +172,14 @@ impl Ledger {
         self.recent = Recent::new(RECENT);
     }
 
-    fn open(&mut self, db: &Connection, turn: &mut Turn, execution_id: &str) -> Result<Arc<str>, Fault> {
+    fn open(&mut self, db: &Connection, turn: &mut Turn, evidence: &Evidence) -> Result<Arc<str>, Fault> {
+        let execution_id = evidence.execution_id.as_str();
         if let Some((id, _)) = turn.open.get_key_value(execution_id) {
             return Ok(id.clone());
         }
         let (id, projection) = match self.recent.remove(execution_id) {
             Some(found) => found,
-            None => (execution_id.into(), Projection::load(db, execution_id)?),
+            None => (execution_id.into(), Projection::load(db, evidence)?),
         };
         turn.order.push(id.clone());
         turn.open.insert(id.clone(), projection);
@@ -188,23 +188,31 @@ impl Ledger {
 }
 
 impl Projection {
-    fn load(db: &Connection, execution_id: &str) -> Result<Self, Fault> {
+    /// As the file has it; where it has none, its row is made, for events need its key.
+    fn load(db: &Connection, evidence: &Evidence) -> Result<Self, Fault> {
+        let id = &evidence.execution_id;
         let mut select = db
             .prepare_cached("SELECT key, user_id, last_end, forgotten, body FROM executions WHERE execution_id = ?1")?;
-        let mut rows = select.query([execution_id])?;
+        let mut rows = select.query([id])?;
         let Some(row) = rows.next()? else {
+            let columns = Columns::default();
+            db.prepare_cached(
+                "INSERT INTO executions (execution_id, namespace, status, ended, forgotten, body)
+                 VALUES (?1, ?2, ?3, 0, 0, '{}')",
+            )?
+            .execute(params![id, evidence.namespace, columns.status.as_str()])?;
             return Ok(Self {
-                key: None,
-                written: Columns::default(),
-                now: Columns::default(),
-                execution: Execution::new(execution_id),
+                key: db.last_insert_rowid(),
+                written: columns.clone(),
+                now: columns,
+                execution: Execution::new(id),
                 output: Output::Kept,
             });
         };
         let execution: Execution = serde_json::from_slice(row.get_ref(4)?.as_bytes().map_err(rusqlite::Error::from)?)?;
         let written =
             Columns { status: execution.status, user_id: row.get(1)?, last_end: row.get(2)?, forgotten: row.get(3)? };
-        Ok(Self { key: Some(row.get(0)?), now: written.clone(), written, execution, output: Output::Kept })
+        Ok(Self { key: row.get(0)?, now: written.clone(), written, execution, output: Output::Kept })
     }
 
     /// The output goes to its own table, and the memory is not filled with it.
@@ -221,60 +229,35 @@ impl Projection {
         let body = serde_json::to_vec(&self.execution).expect("an execution holds only strings, numbers and booleans");
         let (body, columns) = (Json(&body), &self.now);
         let ended = columns.status.is_terminal() && !columns.forgotten;
-        let is_first = self.key.is_none();
-        let key = match self.key {
-            None => {
-                let namespace = self.execution.pods.first().map(|pod| pod.namespace.as_str());
-                db.prepare_cached(
-                    "INSERT INTO executions (execution_id, namespace, user_id, status, last_end, ended, forgotten, body)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                )?
-                .execute(params![
-                    self.execution.execution_id,
-                    namespace.unwrap_or_default(),
-                    columns.user_id,
-                    columns.status.as_str(),
-                    columns.last_end,
-                    ended,
-                    columns.forgotten,
-                    body
-                ])?;
-                db.last_insert_rowid()
-            }
+        if self.written == self.now {
             // What stays out of the statement costs no index.
-            Some(key) if self.written == self.now => {
-                db.prepare_cached("UPDATE executions SET body = ?2 WHERE key = ?1")?.execute(params![key, body])?;
-                key
-            }
-            Some(key) => {
-                db.prepare_cached(
-                    "UPDATE executions SET user_id = ?2, status = ?3, last_end = ?4, ended = ?5, forgotten = ?6, body = ?7
-                     WHERE key = ?1",
-                )?
-                .execute(params![
-                    key,
-                    columns.user_id,
-                    columns.status.as_str(),
-                    columns.last_end,
-                    ended,
-                    columns.forgotten,
-                    body
-                ])?;
-                key
-            }
-        };
+            db.prepare_cached("UPDATE executions SET body = ?2 WHERE key = ?1")?.execute(params![self.key, body])?;
+        } else {
+            db.prepare_cached(
+                "UPDATE executions SET user_id = ?2, status = ?3, last_end = ?4, ended = ?5, forgotten = ?6, body = ?7
+                 WHERE key = ?1",
+            )?
+            .execute(params![
+                self.key,
+                columns.user_id,
+                columns.status.as_str(),
+                columns.last_end,
+                ended,
+                columns.forgotten,
+                body
+            ])?;
+            self.written = self.now.clone();
+        }
         match mem::replace(&mut self.output, Output::Kept) {
             Output::New { stdout, stderr } => {
                 db.prepare_cached("INSERT OR REPLACE INTO outputs (key, stdout, stderr) VALUES (?1, ?2, ?3)")?
-                    .execute(params![key, stdout, stderr])?;
+                    .execute(params![self.key, stdout, stderr])?;
             }
-            Output::Dropped if !is_first => {
-                db.prepare_cached("DELETE FROM outputs WHERE key = ?1")?.execute([key])?;
+            Output::Dropped => {
+                db.prepare_cached("DELETE FROM outputs WHERE key = ?1")?.execute([self.key])?;
             }
-            Output::Dropped | Output::Kept => {}
+            Output::Kept => {}
         }
-        self.key = Some(key);
-        self.written = self.now.clone();
         Ok(())
     }
 }
@@ -297,24 +280,32 @@ fn validate(change: &Change) -> Result<(), Fault> {
     }
 }
 
-/// The row's id, and whether the record says anything new. Execution, namespace and name of a uid never change.
+/// The row's id, and whether the record says anything new. Execution, attempt and name of a uid never change.
 fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), Fault> {
     let body = serde_json::to_vec(evidence).expect("evidence holds only strings, numbers and booleans");
     let body = Json(&body);
     let settled = evidence.terminal.is_some() || evidence.conflict;
     let (gone, closed) = (evidence.gone.is_some(), evidence.is_closed());
-    let known: Option<(i64, bool)> = db
-        .prepare_cached("SELECT id, body = ?2 FROM evidence WHERE uid = ?1")?
-        .query_row(params![evidence.uid, body], |row| Ok((row.get(0)?, row.get(1)?)))
+    let known: Option<(i64, bool, bool)> = db
+        .prepare_cached(
+            "SELECT id, body = ?2, (settled, gone, closed) = (settled OR ?3, ?4, ?5) FROM evidence WHERE uid = ?1",
+        )?
+        .query_row(params![evidence.uid, body, settled, gone, closed], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .optional()?;
     match known {
-        Some((id, true)) => Ok((id, false)),
-        Some((id, false)) => {
+        Some((id, true, _)) => Ok((id, false)),
+        // What stays out of the statement costs no index.
+        Some((id, false, true)) => {
+            db.prepare_cached("UPDATE evidence SET body = ?2 WHERE id = ?1")?.execute(params![id, body])?;
+            Ok((id, true))
+        }
+        Some((id, false, false)) => {
             db.prepare_cached(
-                "UPDATE evidence SET attempt_key = ?2, attempt = ?3, settled = settled OR ?4, gone = ?5, closed = ?6,
-                     body = ?7 WHERE id = ?1",
+                "UPDATE evidence SET settled = settled OR ?2, gone = ?3, closed = ?4, body = ?5 WHERE id = ?1",
             )?
-            .execute(params![id, evidence.attempt_key, evidence.attempt, settled, gone, closed, body])?;
+            .execute(params![id, settled, gone, closed, body])?;
             Ok((id, true))
         }
         None => {
@@ -342,19 +333,20 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
     }
 }
 
-fn is_known(db: &Connection, draft: &Draft) -> Result<bool, Fault> {
-    Ok(db.prepare_cached("SELECT 1 FROM events WHERE event_id = ?1")?.exists([draft.event_id.as_bytes()])?)
+fn is_known(db: &Connection, execution: i64, draft: &Draft) -> Result<bool, Fault> {
+    let sql = "SELECT 1 FROM events WHERE execution = ?1 AND event_id = ?2";
+    Ok(db.prepare_cached(sql)?.exists(params![execution, draft.event_id.as_bytes()])?)
 }
 
-fn insert_event(db: &Connection, draft: &Draft, pod: i64, record: &Record) -> Result<u64, Fault> {
+fn insert_event(db: &Connection, draft: &Draft, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
     let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
     db.prepare_cached(
-        "INSERT INTO events (event_id, execution_id, pod, event_type, attempt, source, seq, status, terminal, version,
+        "INSERT INTO events (event_id, execution, pod, event_type, attempt, source, seq, status, terminal, version,
              body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         draft.event_id.as_bytes(),
-        record.execution_id,
+        execution,
         pod,
         record.event_type,
         record.attempt,

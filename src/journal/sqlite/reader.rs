@@ -170,12 +170,17 @@ fn executions_of(db: &Connection, query: &ExecutionQuery, status: Option<Status>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-const RECORD: &str = "SELECT position, events.execution_id, event_type, events.attempt, source, seq, status, version,
+const RECORD: &str = "SELECT position, evidence.execution_id, event_type, events.attempt, source, seq, status, version,
         events.body, pod, namespace, labels
     FROM events LEFT JOIN evidence ON evidence.id = events.pod";
 
 pub(super) fn execution_events(db: &Connection, id: &str, after: u64, limit: usize) -> Read<Vec<Arc<Record>>> {
-    let sql = format!("{RECORD} WHERE events.execution_id = ?1 AND position > ?2 ORDER BY position LIMIT ?3");
+    let sql = format!(
+        "{RECORD} WHERE position IN (
+            SELECT position FROM executions JOIN events ON execution = key
+            WHERE execution_id = ?1 AND position > ?2 ORDER BY position LIMIT ?3)
+        ORDER BY position"
+    );
     records(db, &sql, params![id, bound(after), bound(limit as u64)])
 }
 

@@ -44,10 +44,10 @@ pub(super) fn take(db: &Connection, before: i64, batch: usize) -> Result<Taken, 
     let mut taken = Taken::default();
     for (key, id) in rows(db, CANDIDATES, params![batch, before])? {
         let last: Option<u64> = db
-            .prepare_cached("SELECT max(position) FROM events WHERE execution_id = ?1")?
-            .query_row([&id], |row| row.get(0))?;
+            .prepare_cached("SELECT max(position) FROM events WHERE execution = ?1")?
+            .query_row([key], |row| row.get(0))?;
         taken.last_position = taken.last_position.max(last.unwrap_or(0));
-        taken.events += db.prepare_cached("DELETE FROM events WHERE execution_id = ?1")?.execute([&id])?;
+        taken.events += db.prepare_cached("DELETE FROM events WHERE execution = ?1")?.execute([key])?;
         db.prepare_cached("DELETE FROM outputs WHERE key = ?1")?.execute([key])?;
         if is_tracked(db, &id)? {
             db.prepare_cached("UPDATE evidence SET settled = 1 WHERE execution_id = ?1")?.execute([&id])?;
@@ -74,7 +74,7 @@ const CANDIDATES: &str = "
     WHERE ended = 1 AND last_end < ?2 AND NOT EXISTS (
         SELECT 1 FROM evidence AS p WHERE p.execution_id = x.execution_id AND p.settled = 0 AND NOT EXISTS (
             SELECT 1 FROM events AS e
-            WHERE e.execution_id = x.execution_id AND e.attempt = p.attempt AND e.terminal = 1))
+            WHERE e.execution = x.key AND e.attempt = p.attempt AND e.terminal = 1))
     ORDER BY last_end LIMIT ?1";
 
 /// Forgotten executions whose last pod the monitor is done with.

@@ -4,9 +4,12 @@
 //! |---|---|---|
 //! | `meta` | a fact of the journal | `format`, `epoch`, `floor` |
 //! | `evidence` | a pod | `id` in the order of first sight; `body` is the record |
-//! | `events` | an event | `body` is the one rendering; namespace and labels are those of `pod` |
+//! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` and its `execution` |
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
+//!
+//! Ids of events are as good as random, so an index over all of them would touch a page of its own for every event. An id
+//! is derived from its execution's, so it need be looked for only there; and executions of one time are neighbours.
 
 use std::{fs::OpenOptions, path::Path, time::Duration};
 
@@ -49,8 +52,8 @@ const TABLES: &str = "
 
     CREATE TABLE events (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
-        event_id BLOB NOT NULL UNIQUE,
-        execution_id TEXT NOT NULL,
+        event_id BLOB NOT NULL,
+        execution INTEGER NOT NULL,
         pod INTEGER NOT NULL,
         event_type TEXT NOT NULL,
         attempt INTEGER NOT NULL,
@@ -61,7 +64,7 @@ const TABLES: &str = "
         version TEXT NOT NULL,
         body TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX events_by_execution ON events (execution_id);
+    CREATE UNIQUE INDEX events_by_execution ON events (execution, event_id);
 
     CREATE TABLE executions (
         key INTEGER PRIMARY KEY AUTOINCREMENT,

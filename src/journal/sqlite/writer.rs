@@ -31,7 +31,7 @@ const GROUP: usize = 512;
 /// Appends that may wait.
 pub(super) const QUEUE: usize = 1024;
 /// Pages of the write-ahead log that are not in the file yet, from which on they are moved there beside the writing.
-const CHECKPOINT_PAGES: u64 = 1000;
+const CHECKPOINT_PAGES: u64 = 4000;
 /// Pages of the log at which writing waits for that, so that the log starts anew instead of growing further.
 const MAX_LOG_PAGES: u64 = 16_384;
 
