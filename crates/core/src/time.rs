@@ -3,12 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// `2026-02-10T12:00:02.000000Z`.
-pub fn format(at: Timestamp) -> String {
-    format!("{at:.6}")
-}
-
-/// Writes the text of [`format()`].
+/// Writes `2026-02-10T12:00:02.000000Z`.
 pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
     event::{CauseClass, Draft, ErrorType, ExitSource, Payload, Terminal},
     evidence::{Evidence, Intent, PendingClass},
+    identity::{Place, attempt_key, default_places, execution_id},
     mapper::{Observation, Policy, begin, observe},
     output::{Captured, Collected},
     pod::{Condition, Container, ContainerState, ContainerStatus, Phase, Pod, RestartPolicy, RestartRule, Termination},
@@ -173,6 +174,35 @@ fn class(pod: Pod) -> (CauseClass, ErrorType) {
 }
 
 #[test]
+fn an_execution_id_is_the_first_usable_one_of_its_places() {
+    let places = default_places();
+    let id = |pod: &Pod| execution_id(pod, &places).map(str::to_owned);
+    let mut named = pod(Phase::Pending);
+    assert_eq!(id(&named).as_deref(), Some("e1"), "label execution-id");
+    named.labels = BTreeMap::from([("eval-id".into(), "v1".into())]);
+    named.annotations.insert("integr8s.io/execution-id".into(), "a1".into());
+    assert_eq!(id(&named).as_deref(), Some("v1"), "label eval-id before the annotation");
+    named.labels.clear();
+    assert_eq!(id(&named).as_deref(), Some("a1"));
+    for unusable in [String::new(), "x".repeat(254), "a\nb".into()] {
+        named.annotations.insert("integr8s.io/execution-id".into(), unusable);
+        assert_eq!(id(&named).as_deref(), Some("e1"), "what follows executor- in the name");
+    }
+    named.annotations.insert("integr8s.io/execution-id".into(), "x".repeat(253));
+    assert_eq!(id(&named).map(|id| id.len()), Some(253));
+    named.annotations.clear();
+    named.name = "stranger".into();
+    assert_eq!(id(&named), None);
+    for place in &places {
+        assert_eq!(place.to_string().parse().as_ref(), Ok(place));
+    }
+    assert!("name:x".parse::<Place>().is_err() && "label:".parse::<Place>().is_err());
+    assert_eq!(attempt_key(&named), "uid-1", "never the name (T16)");
+    named.annotations.insert("podherald.dev/attempt".into(), "k1".into());
+    assert_eq!(attempt_key(&named), "k1");
+}
+
+#[test]
 fn the_end_may_stand_only_in_the_deleted_object() {
     // T2
     let (event_type, _) =
@@ -277,7 +307,10 @@ fn an_exit_code_that_comes_while_the_output_is_read_improves_the_decision() {
     let exceeded = |state| Pod { reason: Some("DeadlineExceeded".into()), ..with(Phase::Failed, state) };
     let mut life = Life::of([exceeded(running())]);
     life.wait(10);
+    let decided_at = life.now;
+    life.now += SignedDuration::from_secs(1);
     life.see(&exceeded(ended(0, "Completed")));
+    assert_eq!(life.evidence.as_ref().unwrap().ending.as_ref().unwrap().decided_at, decided_at);
     let (event_type, terminal) = life.outcome();
     assert_eq!((event_type, terminal.exit.code), ("execution_completed", Some(0)));
 }
