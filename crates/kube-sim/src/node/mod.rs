@@ -1,0 +1,1 @@
+//! A node that runs containers as local process groups.
