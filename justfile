@@ -16,9 +16,9 @@ check:
 real *arguments:
     tests/real.sh {{arguments}}
 
-# A real API server, podherald and a few pods, to try things
-demo *arguments:
-    examples/demo.sh {{arguments}}
+# podherald on its embedded cluster, with example pods
+demo:
+    cargo run --locked -- --demo
 
 # The numbers in the README
 bench *arguments:

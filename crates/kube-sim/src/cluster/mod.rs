@@ -74,6 +74,11 @@ impl Cluster {
         todo!()
     }
 
+    /// The time of day in this cluster.
+    pub fn now(&self) -> Timestamp {
+        todo!()
+    }
+
     /// From now on the log endpoint asks here.
     pub fn set_logs(&self, _logs: Arc<dyn Logs>) {
         todo!()
