@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, Mode},
+    embedded,
     health::{Readiness, Role},
     http,
     journal::{self, Journal},
@@ -65,6 +66,9 @@ pub enum Error {
         /// What was found wrong.
         reason: String,
     },
+    /// The embedded cluster cannot be.
+    #[error(transparent)]
+    Embedded(#[from] embedded::Error),
     /// A task failed.
     #[error(transparent)]
     Task(#[from] supervisor::Error),
@@ -75,26 +79,42 @@ pub type Wrap = Box<dyn FnOnce(Arc<dyn Journal>) -> Arc<dyn Journal> + Send>;
 
 /// What a test may put in place of the real thing.
 pub struct Seams {
-    /// The API server.
-    pub client: kube::Client,
+    /// Whose pods are watched.
+    pub cluster: Cluster,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Put around the journal.
     pub journal: Wrap,
 }
 
+/// Which cluster.
+pub enum Cluster {
+    /// One that is there.
+    Client(kube::Client),
+    /// The one inside podherald, made and ended with it.
+    Embedded,
+}
+
 impl Seams {
-    /// The real things: the cluster that the environment names, and the machine's clock.
+    /// The real things: the cluster that the settings name, and the machine's clock.
     ///
     /// # Errors
     /// [`Error::Cluster`].
-    pub async fn real() -> Result<Self, Error> {
-        let mut config = cluster_config().await.map_err(|reason| Error::Cluster { reason })?;
-        // One backoff only, ours: kube's own would hide a 429 for minutes.
-        config.default_retry = false;
-        let client = kube::Client::try_from(config).map_err(|error| Error::Cluster { reason: wording::of(&error) })?;
-        Ok(Self { client, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
+    pub async fn real(config: &Config) -> Result<Self, Error> {
+        let cluster = match config.kube.mode {
+            Mode::Cluster => Cluster::Client(client().await.map_err(|reason| Error::Cluster { reason })?),
+            Mode::Embedded => Cluster::Embedded,
+        };
+        Ok(Self { cluster, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
     }
+}
+
+/// A client of the cluster that the environment names, or why there is none.
+async fn client() -> Result<kube::Client, String> {
+    let mut config = cluster_config().await?;
+    // One backoff only, ours: kube's own would hide a 429 for minutes.
+    config.default_retry = false;
+    kube::Client::try_from(config).map_err(|error| wording::of(&error))
 }
 
 /// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.
@@ -122,7 +142,7 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
     let options = http_options(&config, &listener)?;
     let acquired = DataDir::acquire(&config.data_dir)?;
     // A standby finds out now, not when it is needed.
-    let seams = Seams::real().await?;
+    let seams = Seams::real(&config).await?;
     let data_dir = match acquired {
         Acquired::Owned(owned) => owned,
         Acquired::Busy => {
@@ -186,7 +206,11 @@ impl Server {
             supervisor: Supervisor::new(readiness.clone()),
         };
         if config.roles.contains(&Role::Monitor) {
-            parts.start_monitor(&seams.client);
+            let client = match seams.cluster {
+                Cluster::Client(client) => client,
+                Cluster::Embedded => embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?,
+            };
+            parts.start_monitor(&client);
         }
         parts.start_retention();
         let mut supervisor = parts.supervisor;

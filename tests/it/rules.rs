@@ -7,8 +7,9 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 20] = [
     "wording",
+    "jitter",
     "crash",
     "clock",
     "health",
@@ -21,6 +22,8 @@ const ORDER: [&str; 17] = [
     "retention",
     "monitor",
     "explain",
+    "demo",
+    "embedded",
     "http",
     "app",
     "cli",
