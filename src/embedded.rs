@@ -63,7 +63,7 @@ pub async fn start(
     let directory = data_dir.join("node");
     let options = node::Options {
         max_pods: config.max_pods as usize,
-        ..node::Options::new(directory, "/proc/self/exe", [SHIM])
+        ..node::Options::new(directory, "/proc/self/exe", SHIM)
     };
     let node = Node::new(cluster, options)?;
     // After the drain: what the monitor still collects, the node still has.
