@@ -286,7 +286,9 @@ impl Tap {
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
-        if let Some(entry) = self.outputs.entries().get(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) {
+        if let Some(entry) =
+            self.outputs.entries().get(&self.execution_id).filter(|entry| entry.tap == Some(self.number))
+        {
             entry.shown.send_modify(change);
         }
     }
@@ -297,7 +299,9 @@ impl Drop for Tap {
         self.outputs.0.metrics.follows.dec();
         self.show(|shown| shown.is_over = true);
         let mut entries = self.outputs.entries();
-        let Some(entry) = entries.get_mut(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) else { return };
+        let Some(entry) = entries.get_mut(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) else {
+            return;
+        };
         entry.tap = None;
         if entry.is_idle() {
             entries.remove(&self.execution_id);
