@@ -6,6 +6,7 @@ mod bad_input;
 mod life;
 mod many;
 mod one;
+mod page;
 mod rest;
 mod sockets;
 
