@@ -140,7 +140,7 @@ impl Walk {
                 self.readers.iter_mut().for_each(Reader::hang_up);
                 self.herald.kill().await;
             }
-            9 => self.cluster.forget_history(),
+            9 => self.cluster.compact(),
             _ => {
                 if !self.herald.runs() {
                     self.start().await;
