@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, Mode},
+    config::{Config, Follow, Mode},
     embedded,
     health::{Readiness, Role},
     http,
     journal::{self, Journal},
+    live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
         self, Monitor,
@@ -196,6 +197,7 @@ impl Server {
         let journal = open_journal(config, data_dir, &mut registry).await?;
         let journal = (seams.journal)(journal);
         watch_journal(&readiness, &journal);
+        let live = live_outputs(config, &outputs, &mut registry);
         let mut parts = Parts {
             config,
             journal: &journal,
@@ -208,9 +210,11 @@ impl Server {
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
-                Cluster::Embedded => embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?,
+                Cluster::Embedded => {
+                    embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?
+                }
             };
-            parts.start_monitor(&client);
+            parts.start_monitor(&client, &live);
         }
         parts.start_retention();
         let mut supervisor = parts.supervisor;
@@ -220,6 +224,7 @@ impl Server {
         let state = http::State {
             journal: journal.clone(),
             outputs,
+            live,
             readiness,
             registry,
             metrics,
@@ -270,6 +275,22 @@ async fn open_outputs(data_dir: &Path) -> Result<OutputStore, Error> {
     Ok(opened.expect("opening the store does not panic")?)
 }
 
+fn live_outputs(config: &Config, outputs: &OutputStore, registry: &mut Registry) -> LiveOutputs {
+    let metrics = live_output::Metrics::default();
+    metrics.register(registry);
+    let policy = match config.logs.follow {
+        Follow::Never => live_output::Policy::Never,
+        Follow::Watched => live_output::Policy::Watched,
+        Follow::All => live_output::Policy::All,
+    };
+    let options = live_output::Options {
+        policy,
+        max_follows: config.logs.max_follows as usize,
+        max_bytes: config.logs.max_bytes.bytes(),
+    };
+    LiveOutputs::new(options, outputs.clone(), metrics)
+}
+
 fn watch_journal(readiness: &Readiness, journal: &Arc<dyn Journal>) {
     let journal = journal.clone();
     let probe = move || {
@@ -291,7 +312,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn start_monitor(&mut self, client: &kube::Client) {
+    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs) {
         let config = self.config;
         let metrics = monitor::metrics::Metrics::default();
         metrics.register(self.registry);
@@ -333,7 +354,7 @@ impl Parts<'_> {
         };
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
-        let monitor = Monitor::new(options, client, journal, clock, collector, metrics, stop);
+        let monitor = Monitor::new(options, client, journal, clock, collector, live.clone(), metrics, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }
 

@@ -19,6 +19,7 @@ pub mod health;
 pub mod http;
 pub mod jitter;
 pub mod journal;
+pub mod live_output;
 pub mod lock;
 pub mod monitor;
 pub mod output_store;

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use http::{EndOn, Http};
 pub use journal::Journal;
 pub use kube::{Kube, Mode};
-pub use logs::Logs;
+pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
 pub use names::{ContainerName, Environment, LabelSelector, LogFilter, Namespace};
 pub use setting::Setting;
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 31);
+        assert_eq!(keys.len(), 33);
     }
 
     #[test]

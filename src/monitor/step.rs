@@ -20,7 +20,7 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{Error, Inputs, Monitor, api::Backoff, resolve::Answer, watcher::Sighting};
+use super::{Error, Inputs, Monitor, api::Backoff, follow::Heard, resolve::Answer, watcher::Sighting};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -34,6 +34,7 @@ struct Outcome {
     changes: Vec<Change>,
     collect: Vec<String>,
     resolve: Vec<String>,
+    running: Vec<String>,
     closed: Vec<String>,
 }
 
@@ -48,6 +49,9 @@ impl Monitor {
         for (uid, answer) in inputs.answers {
             self.answer(&uid, answer, &mut outcome);
         }
+        for Heard { uid, run, line } in inputs.heard {
+            self.observe(&uid, Observation::Progress { run, line }, &mut outcome);
+        }
         for (uid, collected) in inputs.collected {
             self.observe(&uid, Observation::Collected(collected), &mut outcome);
         }
@@ -60,6 +64,9 @@ impl Monitor {
         }
         for uid in outcome.resolve {
             self.resolve(&uid);
+        }
+        for uid in outcome.running {
+            self.follow_log(&uid).await;
         }
         for uid in outcome.closed {
             self.index.remove(&uid);
@@ -277,6 +284,13 @@ impl Monitor {
         }
         if collect {
             outcome.collect.push(uid.to_owned());
+        }
+        if tracked.evidence.terminal.is_some() {
+            if let Some(over) = self.followed.get(uid) {
+                over.cancel();
+            }
+        } else if tracked.evidence.running_container().is_some() && !self.followed.contains_key(uid) {
+            outcome.running.push(uid.to_owned());
         }
         let tick = wake.map(|at| self.instant_of(at, now));
         if let Some(tracked) = self.index.get_mut(uid)

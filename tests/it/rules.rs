@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "wording",
     "jitter",
     "crash",
@@ -18,6 +18,7 @@ const ORDER: [&str; 20] = [
     "lock",
     "supervisor",
     "output_store",
+    "live_output",
     "journal",
     "retention",
     "monitor",

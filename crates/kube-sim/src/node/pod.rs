@@ -279,10 +279,16 @@ impl Worker {
     async fn prepare(&mut self, index: usize) -> Result<(environment::Program, Writer), (&'static str, String)> {
         let container = &self.containers[index];
         if index < self.inits && container.spec["restartPolicy"] == "Always" {
-            return Err(("CreateContainerConfigError", "the embedded cluster has no sidecars among the init containers".to_owned()));
+            return Err((
+                "CreateContainerConfigError",
+                "the embedded cluster has no sidecars among the init containers".to_owned(),
+            ));
         }
         if items(&container.spec["command"]).is_empty() {
-            return Err(("ErrImagePull", "the embedded cluster has no images: give the container a command".to_owned()));
+            return Err((
+                "ErrImagePull",
+                "the embedded cluster has no images: give the container a command".to_owned(),
+            ));
         }
         if self.volumes.is_none() {
             let made = environment::make_volumes(&self.shared.cluster, &self.pod, &self.directory);
@@ -332,7 +338,9 @@ impl Worker {
                 };
                 let (code, reason, words) = match excess {
                     Some(Excess::Memory) => (137, "OOMKilled", None),
-                    Some(Excess::Processes) => (137, "Error", Some("it had more processes than a container may have".to_owned())),
+                    Some(Excess::Processes) => {
+                        (137, "Error", Some("it had more processes than a container may have".to_owned()))
+                    }
                     None if code == 0 => (0, "Completed", None),
                     None => (code, "Error", None),
                 };
@@ -366,7 +374,8 @@ impl Worker {
             container.due = Some(Instant::now() + pause.unwrap_or_default());
             container.status.last = Some(end);
             if let Some(pause) = pause {
-                let message = format!("back-off {} restarting failed container={}", seconds(pause), container.status.name);
+                let message =
+                    format!("back-off {} restarting failed container={}", seconds(pause), container.status.name);
                 container.status.state = State::Waiting { reason: "CrashLoopBackOff", message: Some(message) };
             }
         } else if is_init && has_failed {
@@ -381,7 +390,10 @@ impl Worker {
         let mut words = tokio::fs::read(home.join(MESSAGE)).await.unwrap_or_default();
         words.truncate(MAX_MESSAGE);
         let falls_back = container.spec["terminationMessagePolicy"] == "FallbackToLogsOnError" && code != 0;
-        if words.is_empty() && falls_back && let Some(log) = &container.log {
+        if words.is_empty()
+            && falls_back
+            && let Some(log) = &container.log
+        {
             let request = LogRequest {
                 namespace: self.namespace().to_owned(),
                 pod: self.name().to_owned(),
@@ -436,7 +448,8 @@ impl Worker {
     }
 
     fn statuses(&self) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-        let mut statuses: Vec<ContainerStatus> = self.containers.iter().map(|container| container.status.clone()).collect();
+        let mut statuses: Vec<ContainerStatus> =
+            self.containers.iter().map(|container| container.status.clone()).collect();
         if !self.is_initialized() {
             for status in &mut statuses[self.inits..] {
                 status.state = State::Waiting { reason: "PodInitializing", message: None };
@@ -542,7 +555,12 @@ fn quantity(text: &str) -> Option<u64> {
     ];
     let (number, unit) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
     let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.0)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "it saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "it saturates"
+    )]
     Some((number * if unit == 0 { 0.001 } else { unit as f64 }) as u64)
 }
 
@@ -560,9 +578,16 @@ mod tests {
 
     #[test]
     fn quantities_are_bytes() {
-        for (text, bytes) in
-            [("64Mi", Some(64 << 20)), ("1k", Some(1000)), ("1.5Gi", Some(3 << 29)), ("12", Some(12)), ("2e3", Some(2000)), ("1500m", Some(1)), ("x", None), ("-1", None)]
-        {
+        for (text, bytes) in [
+            ("64Mi", Some(64 << 20)),
+            ("1k", Some(1000)),
+            ("1.5Gi", Some(3 << 29)),
+            ("12", Some(12)),
+            ("2e3", Some(2000)),
+            ("1500m", Some(1)),
+            ("x", None),
+            ("-1", None),
+        ] {
             assert_eq!(quantity(text), bytes, "{text}");
         }
     }
