@@ -130,7 +130,10 @@ impl Walk {
     async fn step(&mut self) {
         match self.dice.random_range(0..10) {
             0..=3 => self.create(),
-            4..=5 => self.faults.set(self.drawn_weather()),
+            4..=5 => {
+                let weather = self.drawn_weather();
+                self.faults.set(weather);
+            }
             6 => self.faults.set(Weather::default()),
             7 => {
                 let seconds = self.dice.random_range(-300..300);
