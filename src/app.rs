@@ -210,7 +210,9 @@ impl Server {
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
-                Cluster::Embedded => embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?,
+                Cluster::Embedded => {
+                    embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?
+                }
             };
             parts.start_monitor(&client, &live);
         }

@@ -62,7 +62,11 @@ impl Cli {
         let data_dir = self.data_dir.iter().map(|value| ("--data-dir".to_owned(), "data_dir", value));
         let flags = set.chain(listen).chain(data_dir);
         let flags = flags.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() });
-        let demo = self.demo.then(|| Flag { name: "--demo".to_owned(), key: "embedded.demo".to_owned(), value: "true".to_owned() });
+        let demo = self.demo.then(|| Flag {
+            name: "--demo".to_owned(),
+            key: "embedded.demo".to_owned(),
+            value: "true".to_owned(),
+        });
         Sources::of_process(self.config.clone(), flags.chain(demo).collect())
     }
 

@@ -58,7 +58,8 @@ pub async fn run(client: kube::Client, stop: CancellationToken) {
 /// The example under a name and an execution id that nobody has had, not even before a restart.
 fn example_pod(manifest: &str) -> Pod {
     let mut pod: Pod = serde_saphyr::from_str(manifest).expect("a test reads all examples");
-    let tail: String = (0..5).map(|_| char::from(rand::rng().sample(rand::distr::Alphanumeric)).to_ascii_lowercase()).collect();
+    let tail: String =
+        (0..5).map(|_| char::from(rand::rng().sample(rand::distr::Alphanumeric)).to_ascii_lowercase()).collect();
     let execution_id = format!("{}-{tail}", pod.labels()["execution-id"]);
     pod.metadata.name = Some(format!("executor-{execution_id}"));
     pod.labels_mut().extend([("execution-id".to_owned(), execution_id), (LABEL.to_owned(), "true".to_owned())]);

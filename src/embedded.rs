@@ -61,10 +61,8 @@ pub async fn start(
     let api = Api::new(cluster.clone());
 
     let directory = data_dir.join("node");
-    let options = node::Options {
-        max_pods: config.max_pods as usize,
-        ..node::Options::new(directory, "/proc/self/exe", SHIM)
-    };
+    let options =
+        node::Options { max_pods: config.max_pods as usize, ..node::Options::new(directory, "/proc/self/exe", SHIM) };
     let node = Node::new(cluster, options)?;
     // After the drain: what the monitor still collects, the node still has.
     supervisor.spawn("node", Phase::Flush, |stop| async move {
@@ -94,12 +92,13 @@ async fn serve(api: &Api, address: SocketAddr, kubeconfig: &Path, supervisor: &m
     let credentials = Credentials::generate()?;
     let bound = listener.local_addr().map_err(unavailable)?;
     let path = kubeconfig.display().to_string();
-    credentials.write_kubeconfig(bound, kubeconfig).map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
+    credentials
+        .write_kubeconfig(bound, kubeconfig)
+        .map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
     tracing::info!(api = %bound, kubeconfig = path, "kubectl --kubeconfig has the embedded cluster");
     let api = api.clone();
     supervisor.spawn("embedded api", Phase::Listener, |stop| async move {
-        api::serve(api, listener, credentials, stop).await;
-        Ok(())
+        Ok(api::serve(api, listener, credentials, stop).await?)
     });
     Ok(())
 }

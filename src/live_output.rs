@@ -43,6 +43,12 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { policy: Policy::Watched, max_follows: 64, max_bytes: 16 << 20 }
+    }
+}
+
 /// What following counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -286,7 +292,9 @@ impl Tap {
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
-        if let Some(entry) = self.outputs.entries().get(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) {
+        if let Some(entry) =
+            self.outputs.entries().get(&self.execution_id).filter(|entry| entry.tap == Some(self.number))
+        {
             entry.shown.send_modify(change);
         }
     }
@@ -297,7 +305,9 @@ impl Drop for Tap {
         self.outputs.0.metrics.follows.dec();
         self.show(|shown| shown.is_over = true);
         let mut entries = self.outputs.entries();
-        let Some(entry) = entries.get_mut(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) else { return };
+        let Some(entry) = entries.get_mut(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) else {
+            return;
+        };
         entry.tap = None;
         if entry.is_idle() {
             entries.remove(&self.execution_id);

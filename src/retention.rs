@@ -6,8 +6,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    jitter,
     clock::Clock,
+    jitter,
     journal::{self, Journal},
     output_store::OutputStore,
 };

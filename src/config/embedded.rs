@@ -27,7 +27,10 @@ impl Embedded {
             return Err(effective.refuse("embedded.listen", "a loopback address such as `127.0.0.1:0`, or `off`"));
         }
         if self.demo && mode == Mode::Cluster {
-            return Err(effective.refuse("embedded.demo", "`false` where `kube.mode` is `cluster`: the demo runs on the embedded cluster only"));
+            return Err(effective.refuse(
+                "embedded.demo",
+                "`false` where `kube.mode` is `cluster`: the demo runs on the embedded cluster only",
+            ));
         }
         positive(effective, "embedded.max_pods", self.max_pods)
     }

@@ -92,7 +92,10 @@ pub(super) async fn get(
 
     let Some(execution) = state.journal.execution(id.clone()).await? else { return Err(Error::NoExecution(id)) };
     let Some(output) = &execution.output else {
-        return Err(Error::NoOutput("the execution has not ended: its output is read when it has; follow it with Accept: text/event-stream".to_owned()));
+        return Err(Error::NoOutput(
+            "the execution has not ended: its output is read when it has; follow it with Accept: text/event-stream"
+                .to_owned(),
+        ));
     };
     let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
     let kept = match state.outputs.reader(&id, execution.attempt, stream).await? {

@@ -10,12 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Resource,
-    api::LogParams,
-    client::Body,
-    core::Request,
-};
+use kube::{Resource, api::LogParams, client::Body, core::Request};
 use podherald_core::output::{ProgressLine, ProgressScanner};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -75,7 +70,13 @@ enum Ended {
 }
 
 /// Follows until `over` is cancelled and all has come, or until nobody watches.
-pub(super) async fn follow(client: &kube::Client, job: &Job, tap: Tap, heard: mpsc::Sender<Heard>, over: CancellationToken) {
+pub(super) async fn follow(
+    client: &kube::Client,
+    job: &Job,
+    tap: Tap,
+    heard: mpsc::Sender<Heard>,
+    over: CancellationToken,
+) {
     let mut follow = Follow {
         tap,
         taken: 0,
@@ -95,7 +96,11 @@ pub(super) async fn follow(client: &kube::Client, job: &Job, tap: Tap, heard: mp
                     over.run_until_cancelled(sleep(REOPEN)).await;
                 }
                 Ok(Ended::BegunAnew) => {
-                    tracing::info!(namespace = job.namespace, pod = job.pod, "the log was begun anew; what it lost is lost");
+                    tracing::info!(
+                        namespace = job.namespace,
+                        pod = job.pod,
+                        "the log was begun anew; what it lost is lost"
+                    );
                 }
                 Ok(Ended::Unwanted) => return,
                 Err(Trouble::Disk(error)) => {
@@ -215,5 +220,9 @@ async fn open(client: &kube::Client, job: &Job) -> Result<Body, Trouble> {
     let request = Request::new(Pod::url_path(&(), Some(&job.namespace))).logs(&job.pod, &params);
     let request = request.map_err(|error| failed(wording::of(&error)))?;
     let response = client.send(request.map(Body::from)).await.map_err(|error| failed(wording::of(&error)))?;
-    if response.status() == StatusCode::OK { Ok(response.into_body()) } else { Err(failed(response.status().to_string())) }
+    if response.status() == StatusCode::OK {
+        Ok(response.into_body())
+    } else {
+        Err(failed(response.status().to_string()))
+    }
 }

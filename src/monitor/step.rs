@@ -8,6 +8,7 @@ use std::{
 };
 
 use podherald_core::{
+    evidence::Evidence,
     identity,
     mapper::{self, Observation, Step},
     pod::Pod,
@@ -194,11 +195,13 @@ impl Monitor {
             tracing::debug!(namespace = pod.namespace, pod = pod.name, "no execution id, ignored");
             return false;
         };
+        // It stays among the known: a late list and a late frame of it may come in one turn.
+        let is_closed = |known: &Known| known.evidence.as_ref().is_some_and(Evidence::is_closed);
+        if newcomers.known.get(&pod.uid).is_some_and(is_closed) {
+            return false;
+        }
         let known = newcomers.known.remove(&pod.uid).unwrap_or_default();
         if let Some(evidence) = known.evidence {
-            if evidence.is_closed() {
-                return false;
-            }
             self.index.insert(evidence, Instant::now());
             return true;
         }

@@ -57,9 +57,7 @@ impl World {
     /// Starts podherald and says how many watches it will have.
     pub(crate) async fn launch(&mut self) -> usize {
         let faults = self.faults.clone();
-        self.inside
-            .launch(self.api.client(), Box::new(|inner| Arc::new(FaultyJournal { inner, faults })))
-            .await
+        self.inside.launch(self.api.client(), Box::new(|inner| Arc::new(FaultyJournal { inner, faults }))).await
     }
 
     /// Lets everything happen that waits for nothing.

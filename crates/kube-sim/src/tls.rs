@@ -55,6 +55,11 @@ impl Credentials {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// True for the value of an `Authorization` header that lets its bearer in.
     pub(crate) fn admits(&self, authorization: &[u8]) -> bool {
         let Some(token) = authorization.strip_prefix(b"Bearer ") else { return false };

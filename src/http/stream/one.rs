@@ -62,7 +62,12 @@ impl One {
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub(in crate::http) async fn open(state: Arc<State>, id: String, place: OnePlace, content: Content) -> Result<Self> {
+    pub(in crate::http) async fn open(
+        state: Arc<State>,
+        id: String,
+        place: OnePlace,
+        content: Content,
+    ) -> Result<Self> {
         let follower = state.journal.follow(&id);
         let OnePlace { seen, output, .. } = place;
         let tail = (content != Content::Events).then(|| Tail::new(&state, &id, output));

@@ -63,11 +63,16 @@ impl Tail {
     pub(super) async fn next(&mut self) -> Part {
         if self.shown.is_refused && !std::mem::replace(&mut self.was_refused, true) {
             let place = self.place.unwrap_or_default();
-            return missing(place, None, "too many logs are followed already (logs.max_follows); the output comes with the end");
+            return missing(
+                place,
+                None,
+                "too many logs are followed already (logs.max_follows); the output comes with the end",
+            );
         }
         let Some(feed) = &self.shown.feed else { return Part::Nothing };
         let is_same = |place: &OutputPlace| (place.attempt, place.run) == (feed.attempt, feed.run);
-        let mut place = self.place.filter(is_same).unwrap_or(OutputPlace { attempt: feed.attempt, run: feed.run, offset: 0 });
+        let mut place =
+            self.place.filter(is_same).unwrap_or(OutputPlace { attempt: feed.attempt, run: feed.run, offset: 0 });
         let part = match feed.read(place.offset, CHUNK).await {
             Ok(Piece::Bytes(bytes)) => match Output::of(place, &bytes, self.shown.is_over) {
                 Some((output, length)) => {
@@ -78,7 +83,11 @@ impl Tail {
             },
             Ok(Piece::Missing(until)) => {
                 self.watching.missed(until - place.offset);
-                let gap = Output::missing(place, Some(until), "the reader was too slow; GET .../output has more once the execution has ended");
+                let gap = Output::missing(
+                    place,
+                    Some(until),
+                    "the reader was too slow; GET .../output has more once the execution has ended",
+                );
                 place.offset = until;
                 data(&gap)
             }
@@ -94,7 +103,8 @@ impl Tail {
 
     /// The next part of what was stored at the end, for a reader that has seen some of it live.
     pub(super) async fn rest(&mut self, state: &State, execution: &Execution) -> Part {
-        let Some(mut place) = self.place.filter(|place| place.attempt == execution.attempt && place.offset != u64::MAX) else {
+        let Some(mut place) = self.place.filter(|place| place.attempt == execution.attempt && place.offset != u64::MAX)
+        else {
             return Part::Nothing;
         };
         let stored = match stored(state, execution).await {
@@ -103,7 +113,11 @@ impl Tail {
                 self.place = Some(OutputPlace { offset: u64::MAX, ..place });
                 let has_all = self.shown.feed.is_some() && self.shown.is_over;
                 // Who followed it to its end has more than was stored.
-                return if has_all { Part::Nothing } else { missing(place, None, "not stored in whole; GET .../output has what was kept") };
+                return if has_all {
+                    Part::Nothing
+                } else {
+                    missing(place, None, "not stored in whole; GET .../output has what was kept")
+                };
             }
         };
         let bytes = match stored.read(place.offset).await {
@@ -154,7 +168,8 @@ async fn stored(state: &State, execution: &Execution) -> Stored {
         Ok(Some(reader)) => Stored::Whole(Log::File(reader)),
         Ok(None) => {
             // A small report is told by its fields alone; how it was spelled is not kept.
-            let is_report = execution.exit.is_some_and(|exit| exit.source == ExitSource::Report) || execution.resource_usage.is_some();
+            let is_report = execution.exit.is_some_and(|exit| exit.source == ExitSource::Report)
+                || execution.resource_usage.is_some();
             match &execution.stdout {
                 Some(text) if !is_report => Stored::Whole(Log::Inline(Bytes::copy_from_slice(text.as_bytes()))),
                 _ => Stored::NotAll,

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube_sim::{
-    cluster::Kind,
-    fault::life::Truth,
-};
+use kube_sim::{cluster::Kind, fault::life::Truth};
 use serde_json::Value;
 
 use super::{NAMESPACE, Walk};
@@ -131,4 +128,3 @@ fn readers(walk: &Walk, events: &[Value]) {
         }
     }
 }
-

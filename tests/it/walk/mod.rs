@@ -130,7 +130,10 @@ impl Walk {
     async fn step(&mut self) {
         match self.dice.random_range(0..10) {
             0..=3 => self.create(),
-            4..=5 => self.faults.set(self.drawn_weather()),
+            4..=5 => {
+                let weather = self.drawn_weather();
+                self.faults.set(weather);
+            }
             6 => self.faults.set(Weather::default()),
             7 => {
                 let seconds = self.dice.random_range(-300..300);
@@ -140,7 +143,7 @@ impl Walk {
                 self.readers.iter_mut().for_each(Reader::hang_up);
                 self.herald.kill().await;
             }
-            9 => self.cluster.forget_history(),
+            9 => self.cluster.compact(),
             _ => {
                 if !self.herald.runs() {
                     self.start().await;

@@ -1,33 +1,41 @@
 //! The objects, their versions and their history: what etcd and the API server's storage are.
 //!
 //! Whoever plays a part of the control plane or a node works on it directly, with plain JSON; everybody else through
-//! [`crate::api`].
+//! [`crate::api`]. One lock holds everything; nothing is awaited under it. Versions rise by one with each change of any
+//! object. Of each kind a bounded history is kept, from which watches and pages of a list are answered.
 
-use std::sync::{Arc, Mutex};
+mod delete;
+mod follow;
+mod history;
+mod json;
+mod kind;
+mod names;
+mod refusal;
+mod state;
+mod update;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use futures::stream::BoxStream;
-use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::logs::Logs;
 
-/// The sorts of objects that there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// `v1` Namespace.
-    Namespace,
-    /// `v1` Node.
-    Node,
-    /// `v1` Pod.
-    Pod,
-    /// `v1` ConfigMap.
-    ConfigMap,
-    /// `v1` Event.
-    Event,
-    /// `coordination.k8s.io/v1` Lease.
-    Lease,
-}
+pub use kind::Kind;
+pub use refusal::Refusal;
+
+pub(crate) use delete::Deletion;
+pub(crate) use history::Event;
+pub(crate) use json::text;
+pub(crate) use kind::Resource;
+pub(crate) use names::{is_label_key, is_label_value};
+pub(crate) use refusal::Cause;
+pub(crate) use state::{Kept, Key, State};
+pub(crate) use update::Part;
 
 /// Where a cluster's time and names come from: the machine, or a test.
 #[derive(Clone)]
@@ -38,22 +46,54 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
+/// How much a cluster holds.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Objects of one kind; one more is forbidden as by a quota. Of events the oldest makes room.
+    pub objects: usize,
+    /// All objects together, in bytes of JSON.
+    pub bytes: usize,
+    /// One object, in bytes of JSON.
+    pub object_bytes: usize,
+    /// Changes of one kind that watches can still be told of.
+    pub history: usize,
+    /// The same in bytes of JSON.
+    pub history_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { objects: 20_000, bytes: 256 << 20, object_bytes: 3 << 19, history: 10_000, history_bytes: 64 << 20 }
+    }
+}
+
 /// A cluster. Clones are the same one.
 #[derive(Clone)]
 pub struct Cluster {
-    _inner: Arc<Mutex<()>>,
+    inner: Arc<Inner>,
 }
 
-/// Why something was not done, as a `Status` says it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// The HTTP status.
-    pub code: StatusCode,
-    /// `reason` of the `Status`: `NotFound`, `Conflict`, `AlreadyExists`, `Invalid`, `Expired`...
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
+struct Inner {
+    state: Mutex<State>,
+    options: Options,
+    logs: RwLock<Option<Arc<dyn Logs>>>,
+    counters: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    cut_watches: AtomicU64,
+}
+
+/// What a cluster has dropped so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Changes that no watch can be told of any more.
+    pub forgotten_changes: u64,
+    /// Events that made room for later ones.
+    pub dropped_events: u64,
+    /// Watches that were ended because they read too slowly.
+    pub cut_watches: u64,
 }
 
 /// What happened to an object.
@@ -70,31 +110,40 @@ pub enum Change {
 /// What a node or a controller in this process asks of a cluster.
 impl Cluster {
     /// An empty cluster, but for the namespace `default`.
-    pub fn new(_options: Options) -> Self {
-        todo!()
+    pub fn new(options: Options) -> Self {
+        Self::bounded(options, Limits::default())
     }
 
-    /// The time of day in this cluster.
-    pub fn now(&self) -> Timestamp {
-        todo!()
+    /// The same with limits of its own.
+    pub fn bounded(options: Options, limits: Limits) -> Self {
+        let state = State::new(&options, limits);
+        let inner = Inner { state: Mutex::new(state), options, logs: RwLock::default(), counters: Tally::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// From now on the log endpoint asks here.
-    pub fn set_logs(&self, _logs: Arc<dyn Logs>) {
-        todo!()
+    pub fn set_logs(&self, logs: Arc<dyn Logs>) {
+        *self.inner.logs.write().unwrap_or_else(PoisonError::into_inner) = Some(logs);
     }
 
     /// One object.
-    pub fn get(&self, _kind: Kind, _namespace: &str, _name: &str) -> Option<Arc<Value>> {
-        todo!()
+    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.lock().get(kind, &key(namespace, name)).cloned()
+    }
+
+    /// All objects of a kind, by namespace and name; `namespace` may be empty for those of all.
+    pub fn list(&self, kind: Kind, namespace: &str) -> Vec<Arc<Value>> {
+        let state = self.lock();
+        state.all(kind).filter(|(key, _)| namespace.is_empty() || key.0 == namespace).map(|(_, o)| o.clone()).collect()
     }
 
     /// Makes one, with all that the API server fills in.
     ///
     /// # Errors
     /// `AlreadyExists`, `Invalid`, and 404 for a namespace that is not there.
-    pub fn create(&self, _kind: Kind, _namespace: &str, _object: Value) -> Result<Arc<Value>, Refusal> {
-        todo!()
+    pub fn create(&self, kind: Kind, namespace: &str, object: Value) -> Result<Arc<Value>, Refusal> {
+        let now = self.now();
+        self.lock().create(kind, namespace, object, now)
     }
 
     /// Changes one under the cluster's lock, status and all; nothing happens to its version if it stays the same.
@@ -103,25 +152,91 @@ impl Cluster {
     /// `NotFound`; with `uid`, `Conflict` if it is another's by now.
     pub fn update(
         &self,
-        _kind: Kind,
-        _namespace: &str,
-        _name: &str,
-        _uid: Option<&str>,
-        _change: impl FnOnce(&mut Value),
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+        change: impl FnOnce(&mut Value),
     ) -> Result<Arc<Value>, Refusal> {
-        todo!()
+        let now = self.now();
+        self.lock().change(kind, &key(namespace, name), Part::All, now, |old| {
+            if let Some(uid) = uid {
+                refusal::expect_uid(kind, name, uid, old)?;
+            }
+            let mut new = old.clone();
+            change(&mut new);
+            Ok(new)
+        })
     }
 
     /// Takes a pod away as a kubelet does when its containers have ended (grace 0): finalizers still hold it.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` if it is another's by now.
-    pub fn remove(&self, _kind: Kind, _namespace: &str, _name: &str, _uid: &str) -> Result<(), Refusal> {
-        todo!()
+    pub fn remove(&self, kind: Kind, namespace: &str, name: &str, uid: &str) -> Result<(), Refusal> {
+        let deletion = Deletion { grace: Some(0), uid: Some(uid.to_owned()), ..Deletion::default() };
+        self.delete(kind, namespace, name, &deletion).map(|_| ())
     }
 
     /// All objects of a kind that are there, then everything that happens to them; never ends.
-    pub fn follow(&self, _kind: Kind) -> BoxStream<'static, Change> {
-        todo!()
+    pub fn follow(&self, kind: Kind) -> BoxStream<'static, Change> {
+        follow::follow(self.clone(), kind)
     }
+
+    /// Forgets the history: whoever watches from a version before this one is told that it is too old.
+    pub fn compact(&self) {
+        self.lock().compact();
+    }
+
+    /// What has been dropped so far.
+    pub fn counters(&self) -> Counters {
+        let state = self.lock();
+        Counters {
+            forgotten_changes: state.forgotten_changes,
+            dropped_events: state.dropped_events,
+            cut_watches: self.inner.counters.cut_watches.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the API asks besides.
+impl Cluster {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A change is made on a copy and put in place as a whole: whoever panicked left nothing half done.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time of day here.
+    pub fn now(&self) -> Timestamp {
+        (self.inner.options.clock)()
+    }
+
+    pub(crate) fn logs(&self) -> Option<Arc<dyn Logs>> {
+        self.inner.logs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn count_cut_watch(&self) {
+        self.inner.counters.cut_watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes what a client may change of this part.
+    pub(crate) fn change(
+        &self,
+        kind: Kind,
+        key: &Key,
+        part: Part,
+        change: impl FnOnce(&Value) -> Result<Value, Refusal>,
+    ) -> Result<Arc<Value>, Refusal> {
+        let now = self.now();
+        self.lock().change(kind, key, part, now, change)
+    }
+
+    pub(crate) fn delete(&self, kind: Kind, namespace: &str, name: &str, deletion: &Deletion) -> Result<Kept, Refusal> {
+        let now = self.now();
+        self.lock().delete(kind, &key(namespace, name), deletion, now)
+    }
+}
+
+pub(crate) fn key(namespace: &str, name: &str) -> Key {
+    (namespace.to_owned(), name.to_owned())
 }

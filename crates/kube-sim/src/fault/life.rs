@@ -116,7 +116,9 @@ impl Logs for Chronicle {
                     request.container, request.pod
                 ),
             }),
-            None => Err(NoLog { status: StatusCode::NOT_FOUND, message: format!("pods \"{}\" not found", request.pod) }),
+            None => {
+                Err(NoLog { status: StatusCode::NOT_FOUND, message: format!("pods \"{}\" not found", request.pod) })
+            }
         };
         futures::future::ready(answer).boxed()
     }
@@ -233,7 +235,9 @@ pub async fn play(cluster: &Cluster, chronicle: &Chronicle, namespace: &str, nam
         sleep(*pause).await;
         let done = match deed {
             Deed::Remove => cluster.remove(Kind::Pod, namespace, name, uid),
-            deed => cluster.update(Kind::Pod, namespace, name, Some(uid), |pod| happen(pod, deed, cluster.now())).map(drop),
+            deed => {
+                cluster.update(Kind::Pod, namespace, name, Some(uid), |pod| happen(pod, deed, cluster.now())).map(drop)
+            }
         };
         if done.is_err() {
             return;
@@ -292,7 +296,10 @@ fn happen(pod: &mut Value, deed: &Deed, now: Timestamp) {
             pod["status"]["containerStatuses"] = json!([running(&now, 0)]);
         }
         Deed::Exit { code, oom } => {
-            let begun = pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"].as_str().unwrap_or(&now).to_owned();
+            let begun = pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+                .as_str()
+                .unwrap_or(&now)
+                .to_owned();
             let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default();
             pod["status"]["containerStatuses"] = json!([ended(CONTAINER, *code, *oom, &begun, &now, restarts)]);
             set_condition(pod, "Ready", "False", Some("PodCompleted"), &now);

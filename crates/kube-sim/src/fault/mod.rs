@@ -135,9 +135,11 @@ impl Faults {
 
 /// FNV-1a: the same on every machine and in every version, which the standard library's hasher does not promise.
 fn digest(parts: &[&[u8]]) -> u64 {
-    parts.iter().copied().flatten().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    parts
+        .iter()
+        .copied()
+        .flatten()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Dice {
@@ -321,9 +323,8 @@ impl Dice {
         let (hangs, kept) = (self.throw(2) == 0, usize::try_from(self.throw(3)).unwrap_or_default());
         response.map(|body| {
             let head = body.into_data_stream().map(|part| part.map_err(Into::into)).take(kept);
-            let end = stream::once(async move {
-                if hangs { std::future::pending().await } else { Err(connection_reset()) }
-            });
+            let end =
+                stream::once(async move { if hangs { std::future::pending().await } else { Err(connection_reset()) } });
             StreamBody::new(head.chain(end).map(|part| part.map(Frame::data))).boxed_unsync()
         })
     }

@@ -29,6 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::status::set_condition;
 use self::{container::Launcher, log::Log};
 use crate::{
     cluster::{Change, Cluster, Kind},
@@ -122,11 +123,8 @@ impl Node {
             let cluster = cluster.clone();
             Arc::new(move || cluster.now())
         };
-        let launcher = Launcher {
-            program: options.shim,
-            arguments: options.shim_arguments,
-            max_processes: options.max_processes,
-        };
+        let launcher =
+            Launcher { program: options.shim, arguments: options.shim_arguments, max_processes: options.max_processes };
         let shared = Shared {
             cluster,
             clock,
@@ -198,7 +196,8 @@ impl Node {
     /// As the scheduler does: binds the pod, or says why not.
     fn schedule(&self, pod: &Value) {
         let metadata = &pod["metadata"];
-        let (namespace, name) = (metadata["namespace"].as_str().unwrap_or_default(), metadata["name"].as_str().unwrap_or_default());
+        let (namespace, name) =
+            (metadata["namespace"].as_str().unwrap_or_default(), metadata["name"].as_str().unwrap_or_default());
         let is_gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
         let selector = pod["spec"]["nodeSelector"].as_object();
         let fits = selector.is_none_or(|labels| {
@@ -206,12 +205,20 @@ impl Node {
         });
         let refusal = match (is_gated, fits) {
             (true, _) => Some(("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")),
-            (_, false) => Some(("Unschedulable", "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")),
+            (_, false) => {
+                Some(("Unschedulable", "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."))
+            }
             _ => None,
         };
         let now = self.shared.cluster.now();
         let change = |pod: &mut Value| {
-            status::set_condition(&mut pod["status"], "PodScheduled", refusal.is_none(), refusal.map(|(reason, _)| reason), now);
+            status::set_condition(
+                &mut pod["status"],
+                "PodScheduled",
+                refusal.is_none(),
+                refusal.map(|(reason, _)| reason),
+                now,
+            );
             match refusal {
                 Some((_, message)) => {
                     let conditions = pod["status"]["conditions"].as_array_mut().expect("it was just set");

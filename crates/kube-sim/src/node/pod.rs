@@ -309,10 +309,16 @@ impl Worker {
     async fn prepare(&mut self, index: usize) -> Result<(environment::Program, Writer), (&'static str, String)> {
         let container = &self.containers[index];
         if index < self.inits && container.spec["restartPolicy"] == "Always" {
-            return Err(("CreateContainerConfigError", "the embedded cluster has no sidecars among the init containers".to_owned()));
+            return Err((
+                "CreateContainerConfigError",
+                "the embedded cluster has no sidecars among the init containers".to_owned(),
+            ));
         }
         if items(&container.spec["command"]).is_empty() {
-            return Err(("ErrImagePull", "the embedded cluster has no images: give the container a command".to_owned()));
+            return Err((
+                "ErrImagePull",
+                "the embedded cluster has no images: give the container a command".to_owned(),
+            ));
         }
         if self.volumes.is_none() {
             let made = environment::make_volumes(&self.shared.cluster, &self.pod, &self.directory);
@@ -338,7 +344,10 @@ impl Worker {
             Happening::Started => container.status.state = State::Running { since: now },
             Happening::NotStarted(message) => {
                 let message = Some(format!("failed to create containerd task: {message}"));
-                self.end(index, Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id });
+                self.end(
+                    index,
+                    Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id },
+                );
             }
             Happening::Ended(End { code, excess }) => {
                 let started = match container.status.state {
@@ -353,7 +362,9 @@ impl Worker {
                 let message = match excess {
                     Some(Excess::Processes) => {
                         let most = self.shared.launcher.max_processes;
-                        Some(format!("killed: it had more than {most} processes, the most that a container here may have"))
+                        Some(format!(
+                            "killed: it had more than {most} processes, the most that a container here may have"
+                        ))
                     }
                     _ => self.last_words(index, code).await,
                 };
@@ -374,7 +385,8 @@ impl Worker {
         let pod = format!("{name}_{namespace}({id})");
         let container = &mut self.containers[index];
         container.orders = None;
-        let ran = end.started.map(|started| Duration::try_from(end.finished.duration_since(started)).unwrap_or_default());
+        let ran =
+            end.started.map(|started| Duration::try_from(end.finished.duration_since(started)).unwrap_or_default());
         container.status.state = State::Terminated(end.clone());
         if self.stopping.is_some() {
             return;
@@ -400,7 +412,10 @@ impl Worker {
         let container = &self.containers[index];
         let mut words = ending(&self.home(index).join(MESSAGE)).await.unwrap_or_default();
         let falls_back = container.spec["terminationMessagePolicy"] == "FallbackToLogsOnError" && code != 0;
-        if words.is_empty() && falls_back && let Some(log) = &container.log {
+        if words.is_empty()
+            && falls_back
+            && let Some(log) = &container.log
+        {
             let request = LogRequest {
                 namespace: self.namespace().to_owned(),
                 pod: self.name().to_owned(),
@@ -460,7 +475,8 @@ impl Worker {
     }
 
     fn statuses(&self) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-        let mut statuses: Vec<ContainerStatus> = self.containers.iter().map(|container| container.status.clone()).collect();
+        let mut statuses: Vec<ContainerStatus> =
+            self.containers.iter().map(|container| container.status.clone()).collect();
         if !self.is_initialized() {
             for status in &mut statuses[self.inits..] {
                 status.state = State::Waiting { reason: "PodInitializing", message: None };
@@ -596,9 +612,16 @@ mod tests {
 
     #[test]
     fn quantities_are_bytes() {
-        for (text, bytes) in
-            [("64Mi", Some(64 << 20)), ("1k", Some(1000)), ("1.5Gi", Some(3 << 29)), ("12", Some(12)), ("2e3", Some(2000)), ("1500m", Some(1)), ("x", None), ("-1", None)]
-        {
+        for (text, bytes) in [
+            ("64Mi", Some(64 << 20)),
+            ("1k", Some(1000)),
+            ("1.5Gi", Some(3 << 29)),
+            ("12", Some(12)),
+            ("2e3", Some(2000)),
+            ("1500m", Some(1)),
+            ("x", None),
+            ("-1", None),
+        ] {
             assert_eq!(quantity(text), bytes, "{text}");
         }
     }

@@ -124,7 +124,8 @@ fn supervise() -> io::Result<()> {
     let mut first = String::new();
     io::stdin().lock().read_line(&mut first)?;
     let spec: Spec = serde_json::from_str(&first)?;
-    fs::read("/proc/thread-self/children").map_err(|_| io::Error::other("this kernel has no /proc/PID/task/TID/children"))?;
+    fs::read("/proc/thread-self/children")
+        .map_err(|_| io::Error::other("this kernel has no /proc/PID/task/TID/children"))?;
     set_child_subreaper(Some(getpid()))?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let main = match find(&spec).and_then(|program| start(&spec, &program)) {
@@ -185,7 +186,8 @@ fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHa
                 let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
                 return End { code: code.unwrap_or(i32::from(NOT_EXECUTED)), excess };
             }
-            Err(RecvTimeoutError::Disconnected) => unreachable!("a program's end is told before its reaper ends"),
+            // No child is left, and nobody was told of this one: somebody else has reaped it.
+            Err(RecvTimeoutError::Disconnected) => return End { code: 137, excess },
             Err(RecvTimeoutError::Timeout) => {
                 excess = excess.or_else(|| exceeded(spec));
                 if excess.is_some() {

@@ -88,7 +88,7 @@ pub(super) fn write(pod: &mut Value, facts: &Facts<'_>, now: Timestamp) {
 }
 
 /// Sets a condition of a status.
-pub(super) fn set_condition(status: &mut Value, kind: &str, holds: bool, reason: Option<&str>, now: Timestamp) {
+pub(crate) fn set_condition(status: &mut Value, kind: &str, holds: bool, reason: Option<&str>, now: Timestamp) {
     let value = if holds { "True" } else { "False" };
     let conditions = &mut status["conditions"];
     if !conditions.is_array() {

@@ -170,7 +170,8 @@ async fn last_words_are_kept() {
 #[tokio::test]
 async fn last_words_are_short_and_a_trap_in_their_place_is_none() {
     let world = World::new();
-    let story = world.run(pod("a", "yes | head -c 100000 > /dev/termination-log; echo end >> /dev/termination-log")).await;
+    let story =
+        world.run(pod("a", "yes | head -c 100000 > /dev/termination-log; echo end >> /dev/termination-log")).await;
     let words = terminated(story.last(), 0)["message"].as_str().unwrap();
     assert_eq!(words.len(), 4096);
     assert!(words.ends_with("end\n"));
@@ -187,7 +188,8 @@ async fn a_pod_fails_if_one_of_its_containers_does() {
     let story = world.run(two).await;
     assert_eq!(phase(story.last()), "Failed");
     // T26: by name, whatever the order in the spec.
-    let names: Vec<_> = story.last()["status"]["containerStatuses"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    let names: Vec<_> =
+        story.last()["status"]["containerStatuses"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["also", "main"]);
     assert_eq!(terminated(story.last(), 0)["exitCode"], 4);
     assert_eq!(terminated(story.last(), 1)["exitCode"], 0);

@@ -25,7 +25,8 @@ async fn whoever_follows_gets_lines_as_they_come_and_then_the_end() {
 #[tokio::test]
 async fn any_bytes_on_either_stream_come_back_as_they_were() {
     let world = World::new();
-    let script = r"printf 'a\377\000\r\n'; printf 'b' >&2; printf '\033[1m'; head -c 100000 /dev/zero; printf '\n\nend' >&2";
+    let script =
+        r"printf 'a\377\000\r\n'; printf 'b' >&2; printf '\033[1m'; head -c 100000 /dev/zero; printf '\n\nend' >&2";
     world.run(pod("p", script)).await;
     let expected = [&b"a\xff\0\r\nb\x1b[1m"[..], &[0; 100_000], b"\n\nend"].concat();
     assert!(world.log("p").await == expected);
@@ -35,7 +36,10 @@ async fn any_bytes_on_either_stream_come_back_as_they_were() {
 #[tokio::test]
 async fn the_log_of_the_run_before_is_kept_and_those_before_it_are_not() {
     let world = World::new();
-    let mut twice = pod("p", "touch /state/count; echo run $(cat /state/count); echo x >> /state/count; test $(wc -l < /state/count) -gt 1");
+    let mut twice = pod(
+        "p",
+        "touch /state/count; echo run $(cat /state/count); echo x >> /state/count; test $(wc -l < /state/count) -gt 1",
+    );
     twice["spec"]["restartPolicy"] = json!("OnFailure");
     twice["spec"]["volumes"] = json!([{"name": "state", "emptyDir": {}}]);
     twice["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "state", "mountPath": "/state"}]);

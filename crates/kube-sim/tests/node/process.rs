@@ -13,7 +13,10 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "shim" => shim::main(arguments),
-        _ => match host(arguments.next().unwrap_or_default().into(), &arguments.next().unwrap_or_default().to_string_lossy()) {
+        _ => match host(
+            arguments.next().unwrap_or_default().into(),
+            &arguments.next().unwrap_or_default().to_string_lossy(),
+        ) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
