@@ -43,6 +43,12 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { policy: Policy::Watched, max_follows: 64, max_bytes: 16 << 20 }
+    }
+}
+
 /// What following counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {

@@ -17,7 +17,7 @@ mod negotiate;
 mod openapi;
 mod options;
 mod output;
-
+mod page;
 mod pods;
 mod query;
 mod resume;

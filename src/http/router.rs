@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Error, State, events, executions, health, openapi, output, pods, query::MAX_WAIT};
+use super::{Error, State, events, executions, health, openapi, output, page, pods, query::MAX_WAIT};
 
 /// Request line and headers at most.
 const MAX_HEADERS: usize = 16 << 10;
@@ -24,6 +24,7 @@ const MAX_BODY: usize = 1 << 20;
 pub fn router(state: Arc<State>) -> Router {
     let (router, _) = routes().split_for_parts();
     router
+        .merge(page::routes())
         .fallback(|| async { Error::NoRoute })
         .method_not_allowed_fallback(|| async { Error::Method })
         .layer(DefaultBodyLimit::max(MAX_BODY))

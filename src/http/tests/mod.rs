@@ -6,6 +6,7 @@ mod bad_input;
 mod life;
 mod many;
 mod one;
+mod page;
 mod rest;
 mod sockets;
 
@@ -24,6 +25,7 @@ use tower::ServiceExt;
 
 use super::{Access, Metrics, Options, State, router};
 use crate::{
+    live_output::{self, LiveOutputs},
     health::Readiness,
     journal::{self, Change, Journal, Retention, Sqlite},
     output_store::OutputStore,
@@ -69,9 +71,11 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    let outputs = OutputStore::open(directory.path()).unwrap();
     Arc::new(State {
         journal,
-        outputs: OutputStore::open(directory.path()).unwrap(),
+        live: LiveOutputs::new(live_output::Options::default(), outputs.clone(), live_output::Metrics::default()),
+        outputs,
         readiness: Arc::new(Readiness::default()),
         registry,
         metrics,

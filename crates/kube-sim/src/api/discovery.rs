@@ -36,8 +36,13 @@ pub(super) fn document(path: &str) -> Option<Value> {
     })
 }
 
+fn resources_of_all() -> impl Iterator<Item = &'static Resource> {
+    Kind::ALL.into_iter().map(Kind::resource)
+}
+
 fn groups() -> impl Iterator<Item = &'static str> {
-    let mut groups: Vec<&str> = Kind::all().map(|resource| resource.group).filter(|group| !group.is_empty()).collect();
+    let mut groups: Vec<&str> =
+        resources_of_all().map(|resource| resource.group).filter(|group| !group.is_empty()).collect();
     groups.dedup();
     groups.into_iter()
 }
@@ -48,7 +53,7 @@ fn group(name: &str) -> Value {
 }
 
 fn resources(group: &str, version: &str) -> Value {
-    let of_group = Kind::all().filter(|resource| (resource.group, resource.version) == (group, version));
+    let of_group = resources_of_all().filter(|resource| (resource.group, resource.version) == (group, version));
     let resources: Vec<Value> = of_group.flat_map(entries).collect();
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
@@ -57,7 +62,7 @@ fn resources(group: &str, version: &str) -> Value {
 fn entries(resource: &'static Resource) -> Vec<Value> {
     let entry = |name: String, verbs: &[&str]| {
         json!({
-            "name": name, "singularName": resource.singular, "namespaced": resource.is_namespaced, "kind": resource.name,
+            "name": name, "singularName": resource.singular, "namespaced": resource.is_namespaced, "kind": resource.kind,
             "verbs": verbs, "shortNames": resource.short_names,
         })
     };
@@ -66,7 +71,7 @@ fn entries(resource: &'static Resource) -> Vec<Value> {
     if resource.has_status {
         entries.push(entry(format!("{}/status", resource.plural), &["get", "patch", "update"]));
     }
-    if resource.kind == Kind::Pod {
+    if resource.plural == "pods" {
         entries.push(entry("pods/log".to_owned(), &["get"]));
         entries.push(entry("pods/eviction".to_owned(), &["create"]));
         entries.push(entry("pods/binding".to_owned(), &["create"]));
@@ -76,7 +81,7 @@ fn entries(resource: &'static Resource) -> Vec<Value> {
 
 fn openapi_paths() -> Value {
     let mut paths = serde_json::Map::new();
-    for resource in Kind::all() {
+    for resource in resources_of_all() {
         let path = openapi_path(resource);
         paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}")}));
     }
@@ -91,9 +96,9 @@ fn openapi_path(resource: &Resource) -> String {
 /// kubectl looks in here for whether the server checks fields itself, and for nothing else.
 fn openapi(path: &str) -> Option<Value> {
     let mut paths = serde_json::Map::new();
-    for resource in Kind::all().filter(|resource| openapi_path(resource) == path) {
+    for resource in resources_of_all().filter(|resource| openapi_path(resource) == path) {
         let namespace = if resource.is_namespaced { "namespaces/{namespace}/" } else { "" };
-        let gvk = json!({"group": resource.group, "version": resource.version, "kind": resource.name});
+        let gvk = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
         let parameter =
             json!({"name": "fieldValidation", "in": "query", "schema": {"type": "string", "uniqueItems": true}});
         let operation = json!({

@@ -64,18 +64,18 @@ impl Api {
     async fn dispatch(&self, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
         match &asked.target {
             Target::Discovery(document) => Ok(json(StatusCode::OK, document)),
-            Target::Collection { resource, namespace } => match asked.method {
-                Method::GET if asked.query.is_watch() => watch::open(&self.cluster, resource, namespace, "", asked),
-                Method::GET => objects::list(&self.cluster, resource, namespace, asked),
-                Method::POST => objects::create(&self.cluster, resource, namespace, asked, body),
-                Method::DELETE => objects::delete_all(&self.cluster, resource, namespace, asked, body),
+            Target::Collection { kind, namespace } => match asked.method {
+                Method::GET if asked.query.is_watch() => watch::open(&self.cluster, *kind, namespace, "", asked),
+                Method::GET => objects::list(&self.cluster, *kind, namespace, asked),
+                Method::POST => objects::create(&self.cluster, *kind, namespace, asked, body),
+                Method::DELETE => objects::delete_all(&self.cluster, *kind, namespace, asked, body),
                 _ => Err(asked.not_allowed()),
             },
-            Target::Object { resource, namespace, name, subresource } => match (&asked.method, subresource.as_str()) {
+            Target::Object { kind, namespace, name, subresource } => match (&asked.method, subresource.as_str()) {
                 (&Method::GET, "") if asked.query.is_watch() => {
-                    watch::open(&self.cluster, resource, namespace, name, asked)
+                    watch::open(&self.cluster, *kind, namespace, name, asked)
                 }
-                (&Method::GET, "" | "status") => objects::get(&self.cluster, resource, namespace, name, asked),
+                (&Method::GET, "" | "status") => objects::get(&self.cluster, *kind, namespace, name, asked),
                 (&Method::PUT, "" | "status") => objects::put(&self.cluster, asked, body),
                 (&Method::PATCH, "" | "status") => objects::patch(&self.cluster, asked, body),
                 (&Method::DELETE, "") => objects::delete(&self.cluster, asked, body),

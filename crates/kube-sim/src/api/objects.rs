@@ -1,6 +1,6 @@
 //! Objects: get, list, create, update, patch, delete.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Response, StatusCode};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Body, json as answer, request::Asked, selector::Filter, table};
-use crate::cluster::{Cluster, Deletion, Key, Kind, Refusal, Resource, key, text};
+use crate::cluster::{Cluster, Deletion, Kept, Key, Kind, Refusal, key, text};
 
 /// Where a list goes on: the version of its first page, and the last object so far.
 #[derive(Serialize, Deserialize)]
@@ -19,31 +19,29 @@ struct Continue {
 
 pub(super) fn get(
     cluster: &Cluster,
-    resource: &Resource,
+    kind: Kind,
     namespace: &str,
     name: &str,
     asked: &Asked,
 ) -> Result<Response<Body>, Refusal> {
-    let object = cluster.get(resource.kind, namespace, name).ok_or_else(|| Refusal::not_found(resource.kind, name))?;
-    Ok(shown(StatusCode::OK, resource.kind, &object, asked))
+    let object = cluster.get(kind, namespace, name).ok_or_else(|| Refusal::not_found(kind, name))?;
+    Ok(shown(cluster, StatusCode::OK, kind, &object, asked))
 }
 
 /// An object, as a table if that was asked for.
-fn shown(status: StatusCode, kind: Kind, object: &Arc<Value>, asked: &Asked) -> Response<Body> {
+fn shown(cluster: &Cluster, status: StatusCode, kind: Kind, object: &Arc<Value>, asked: &Asked) -> Response<Body> {
     if asked.as_table {
         let version = text(object, "/metadata/resourceVersion");
-        return answer(status, &table::of(kind, std::slice::from_ref(object), &json!({"resourceVersion": version})));
+        return answer(
+            status,
+            &table::of(cluster, kind, std::slice::from_ref(object), &json!({"resourceVersion": version})),
+        );
     }
     answer(status, object)
 }
 
-pub(super) fn list(
-    cluster: &Cluster,
-    resource: &Resource,
-    namespace: &str,
-    asked: &Asked,
-) -> Result<Response<Body>, Refusal> {
-    let filter = filter(resource.kind, namespace, "", asked)?;
+pub(super) fn list(cluster: &Cluster, kind: Kind, namespace: &str, asked: &Asked) -> Result<Response<Body>, Refusal> {
+    let filter = filter(kind, namespace, "", asked)?;
     let limit = asked
         .query
         .number("limit")?
@@ -55,7 +53,7 @@ pub(super) fn list(
         Some(token) => token.version,
         None => wanted_version(asked, state.version())?,
     };
-    let objects = at(&state, resource.kind, version)?;
+    let objects = state.at(kind, version).ok_or_else(|| too_old(version))?;
     let rest = objects
         .into_iter()
         .filter(|(key, object)| token.as_ref().is_none_or(|token| *key > token.after) && filter.admits(object));
@@ -71,13 +69,13 @@ pub(super) fn list(
     }
     let items: Vec<Arc<Value>> = page.into_iter().map(|(_, object)| object).collect();
     if asked.as_table {
-        return Ok(answer(StatusCode::OK, &table::of(resource.kind, &items, &metadata)));
+        return Ok(answer(StatusCode::OK, &table::of(cluster, kind, &items, &metadata)));
     }
-    Ok(answer(StatusCode::OK, &list_of(resource, &items, metadata)))
+    Ok(answer(StatusCode::OK, &list_of(kind, &items, metadata)))
 }
 
 /// Items of a list do not repeat its kind.
-fn list_of(resource: &Resource, items: &[Arc<Value>], metadata: Value) -> Value {
+fn list_of(kind: Kind, items: &[Arc<Value>], metadata: Value) -> Value {
     let items: Vec<Value> = items
         .iter()
         .map(|item| {
@@ -90,7 +88,7 @@ fn list_of(resource: &Resource, items: &[Arc<Value>], metadata: Value) -> Value 
         })
         .collect();
     json!({
-        "kind": format!("{}List", resource.name), "apiVersion": resource.api_version(), "metadata": metadata, "items": items,
+        "kind": format!("{}List", kind.resource().kind), "apiVersion": kind.resource().api_version(), "metadata": metadata, "items": items,
     })
 }
 
@@ -125,23 +123,6 @@ pub(super) fn too_old(version: u64) -> Refusal {
     Refusal::new(StatusCode::GONE, "Expired", format!("too old resource version: {version}"))
 }
 
-/// All objects of a kind as they were at a version: as they are, with what came after undone.
-fn at(state: &crate::cluster::State, kind: Kind, version: u64) -> Result<BTreeMap<Key, Arc<Value>>, Refusal> {
-    let mut objects: BTreeMap<Key, Arc<Value>> =
-        state.all(kind).map(|(key, object)| (key.clone(), object.clone())).collect();
-    if version == state.version() {
-        return Ok(objects);
-    }
-    let later = state.after(kind, version).ok_or_else(|| too_old(version))?;
-    for event in later.rev() {
-        match &event.before {
-            Some(before) => objects.insert(event.key.clone(), before.clone()),
-            None => objects.remove(&event.key),
-        };
-    }
-    Ok(objects)
-}
-
 fn token_of(token: &Continue) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).expect("a token is plain"))
 }
@@ -154,50 +135,30 @@ fn read_token(text: &str) -> Result<Continue, Refusal> {
 
 pub(super) fn create(
     cluster: &Cluster,
-    resource: &Resource,
+    kind: Kind,
     namespace: &str,
     asked: &Asked,
     body: &[u8],
 ) -> Result<Response<Body>, Refusal> {
     asked.refuse_dry_run()?;
     let object = asked.body(body)?;
-    if resource.is_namespaced && namespace.is_empty() {
+    if kind.resource().is_namespaced && namespace.is_empty() {
         return Err(asked.not_allowed());
     }
-    check_type(resource, &object)?;
     let own = text(&object, "/metadata/namespace");
-    if resource.is_namespaced && !own.is_empty() && own != namespace {
+    if kind.resource().is_namespaced && !own.is_empty() && own != namespace {
         return Err(Refusal::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let created = cluster.create(resource.kind, namespace, object)?;
-    Ok(shown(StatusCode::CREATED, resource.kind, &created, asked))
-}
-
-fn check_type(resource: &Resource, object: &Value) -> Result<(), Refusal> {
-    let (kind, version) = (text(object, "/kind"), text(object, "/apiVersion"));
-    if !object.is_object() {
-        return Err(Refusal::bad_request("the body must be an object"));
-    }
-    if (!kind.is_empty() && kind != resource.name) || (!version.is_empty() && version != resource.api_version()) {
-        let message = format!(
-            "{} in version {version:?} cannot be handled as a {}: the path says {} of {}",
-            if kind.is_empty() { "the object" } else { kind },
-            resource.name,
-            resource.name,
-            resource.api_version()
-        );
-        return Err(Refusal::bad_request(message));
-    }
-    Ok(())
+    let created = cluster.create(kind, namespace, object)?;
+    Ok(shown(cluster, StatusCode::CREATED, kind, &created, asked))
 }
 
 pub(super) fn put(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
     asked.refuse_dry_run()?;
     let (kind, namespace, name, part) = asked.object();
     let object = asked.body(body)?;
-    check_type(kind.resource(), &object)?;
     let own = text(&object, "/metadata/name");
     if own != name {
         let message = format!("the name of the object ({own}) does not match the name on the URL ({name})");
@@ -214,7 +175,7 @@ pub(super) fn put(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Respo
         }
         Ok(object)
     })?;
-    Ok(shown(StatusCode::OK, kind, &changed, asked))
+    Ok(shown(cluster, StatusCode::OK, kind, &changed, asked))
 }
 
 pub(super) fn patch(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
@@ -253,19 +214,19 @@ pub(super) fn patch(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Res
         }
         Ok(new)
     })?;
-    Ok(shown(StatusCode::OK, kind, &changed, asked))
+    Ok(shown(cluster, StatusCode::OK, kind, &changed, asked))
 }
 
 pub(super) fn delete(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
     asked.refuse_dry_run()?;
     let (kind, namespace, name, _) = asked.object();
     let deletion = deletion(asked, body)?;
-    let uid = cluster.get(kind, namespace, name).map(|object| object["metadata"]["uid"].clone());
-    let last = cluster.delete(kind, namespace, name, &deletion)?;
-    // What is not gone at once, and a pod in any case, is shown as it is.
-    if kind == Kind::Pod || cluster.get(kind, namespace, name).is_some() {
-        return Ok(answer(StatusCode::OK, &last));
-    }
+    let last = match cluster.delete(kind, namespace, name, &deletion)? {
+        Kept::Waits(object) => return Ok(answer(StatusCode::OK, &object)),
+        Kept::Gone(last) if kind.resource().returns_deleted => return Ok(answer(StatusCode::OK, &last)),
+        Kept::Gone(last) => last,
+    };
+    let uid = &last["metadata"]["uid"];
     let details = json!({"name": name, "kind": kind.resource().plural, "uid": uid});
     Ok(answer(
         StatusCode::OK,
@@ -275,24 +236,24 @@ pub(super) fn delete(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Re
 
 pub(super) fn delete_all(
     cluster: &Cluster,
-    resource: &Resource,
+    kind: Kind,
     namespace: &str,
     asked: &Asked,
     body: &[u8],
 ) -> Result<Response<Body>, Refusal> {
     asked.refuse_dry_run()?;
     let deletion = deletion(asked, body)?;
-    let filter = filter(resource.kind, namespace, "", asked)?;
+    let filter = filter(kind, namespace, "", asked)?;
     let mut deleted = Vec::new();
-    for object in cluster.list(resource.kind, namespace).into_iter().filter(|object| filter.admits(object)) {
+    for object in cluster.list(kind, namespace).into_iter().filter(|object| filter.admits(object)) {
         let (namespace, name) = (text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
         // One that went meanwhile is deleted as well.
-        if let Ok(last) = cluster.delete(resource.kind, namespace, name, &deletion) {
+        if let Ok(Kept::Gone(last) | Kept::Waits(last)) = cluster.delete(kind, namespace, name, &deletion) {
             deleted.push(last);
         }
     }
     let version = cluster.lock().version();
-    Ok(answer(StatusCode::OK, &list_of(resource, &deleted, json!({"resourceVersion": version.to_string()}))))
+    Ok(answer(StatusCode::OK, &list_of(kind, &deleted, json!({"resourceVersion": version.to_string()}))))
 }
 
 /// `DeleteOptions` from the body, else from the query.
@@ -300,8 +261,10 @@ pub(super) fn deletion(asked: &Asked, body: &[u8]) -> Result<Deletion, Refusal> 
     let options = if body.is_empty() { Value::Null } else { asked.body(body)? };
     let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let grace = match options["gracePeriodSeconds"].as_i64() {
-        Some(seconds) => Some(u64::try_from(seconds).unwrap_or(0)),
-        None => asked.query.number("gracePeriodSeconds")?,
+        Some(seconds) => Some(seconds),
+        None => asked.query.number("gracePeriodSeconds")?.and_then(|seconds| i64::try_from(seconds).ok()),
     };
-    Ok(Deletion { grace, uid: text("/preconditions/uid"), version: text("/preconditions/resourceVersion") })
+    let propagation = text("/propagationPolicy").or_else(|| asked.query.get("propagationPolicy").map(str::to_owned));
+    let orphans = propagation.as_deref() == Some("Orphan");
+    Ok(Deletion { grace, orphans, uid: text("/preconditions/uid"), version: text("/preconditions/resourceVersion") })
 }

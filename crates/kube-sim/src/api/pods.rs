@@ -78,7 +78,7 @@ fn container(pod: &Value, name: &str, wanted: Option<&str>) -> Result<String, Re
 pub(super) fn evict(cluster: &Cluster, namespace: &str, name: &str, body: &[u8]) -> Result<Response<Body>, Refusal> {
     let eviction: Value =
         serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))?;
-    let deletion = Deletion { grace: eviction["deleteOptions"]["gracePeriodSeconds"].as_u64(), ..Deletion::default() };
+    let deletion = Deletion { grace: eviction["deleteOptions"]["gracePeriodSeconds"].as_i64(), ..Deletion::default() };
     let now = cluster.now();
     cluster.update(Kind::Pod, namespace, name, None, |pod| {
         crate::node::set_condition(&mut pod["status"], "DisruptionTarget", true, Some("EvictionByEvictionAPI"), now);

@@ -4,7 +4,7 @@ use http::{Method, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
 use super::{discovery, query_of};
-use crate::cluster::{Kind, Part, Refusal, Resource};
+use crate::cluster::{Kind, Part, Refusal};
 
 /// A request, without its body.
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub(super) enum Target {
     Discovery(Value),
     /// All of a kind, in a namespace or, where it is empty, in all.
     Collection {
-        resource: &'static Resource,
+        kind: Kind,
         namespace: String,
     },
     Object {
-        resource: &'static Resource,
+        kind: Kind,
         namespace: String,
         name: String,
         subresource: String,
@@ -120,8 +120,8 @@ impl Asked {
     /// Kind, namespace, name and part, of a request for an object.
     pub(super) fn object(&self) -> (Kind, &str, &str, Part) {
         match &self.target {
-            Target::Object { resource, namespace, name, subresource } => {
-                (resource.kind, namespace, name, if subresource == "status" { Part::Status } else { Part::Main })
+            Target::Object { kind, namespace, name, subresource } => {
+                (*kind, namespace, name, if subresource == "status" { Part::Status } else { Part::Main })
             }
             Target::Discovery(_) | Target::Collection { .. } => unreachable!("only requests for objects come here"),
         }
@@ -172,30 +172,33 @@ impl Target {
             rest => ("", rest),
         };
         let [plural, rest @ ..] = rest else { return Err(no_such_page()) };
-        let resource = Kind::all()
-            .find(|resource| (resource.group, resource.version, resource.plural) == (group, version, *plural))
-            .ok_or_else(no_such_page)?;
-        if !resource.is_namespaced && !namespace.is_empty() {
+        let is_named = |kind: &Kind| {
+            let resource = kind.resource();
+            (resource.group, resource.version, resource.plural) == (group, version, *plural)
+        };
+        let kind = Kind::ALL.into_iter().find(is_named).ok_or_else(no_such_page)?;
+        let is_namespaced = kind.resource().is_namespaced;
+        if !is_namespaced && !namespace.is_empty() {
             return Err(no_such_page());
         }
         let (name, subresource) = match rest {
-            [] => return Ok(Self::Collection { resource, namespace: namespace.to_owned() }),
+            [] => return Ok(Self::Collection { kind, namespace: namespace.to_owned() }),
             [name] => (*name, ""),
-            [name, subresource] if has(resource, subresource) => (*name, *subresource),
+            [name, subresource] if has(kind, subresource) => (*name, *subresource),
             _ => return Err(no_such_page()),
         };
-        if resource.is_namespaced && namespace.is_empty() {
+        if is_namespaced && namespace.is_empty() {
             return Err(no_such_page());
         }
         let (namespace, name, subresource) = (namespace.to_owned(), name.to_owned(), subresource.to_owned());
-        Ok(Self::Object { resource, namespace, name, subresource })
+        Ok(Self::Object { kind, namespace, name, subresource })
     }
 }
 
-fn has(resource: &Resource, subresource: &str) -> bool {
+fn has(kind: Kind, subresource: &str) -> bool {
     match subresource {
-        "status" => resource.has_status,
-        "log" | "eviction" | "binding" => resource.kind == Kind::Pod,
+        "status" => kind.resource().has_status,
+        "log" | "eviction" | "binding" => kind == Kind::Pod,
         _ => false,
     }
 }

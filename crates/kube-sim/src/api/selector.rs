@@ -132,29 +132,12 @@ fn field_terms(kind: Kind, text: &str) -> Result<Vec<(String, bool, String)>, Re
                     }
                 };
             let name = name.trim();
-            let is_known = match kind {
-                Kind::Pod => [
-                    "spec.nodeName",
-                    "spec.restartPolicy",
-                    "spec.schedulerName",
-                    "spec.serviceAccountName",
-                    "status.phase",
-                    "status.podIP",
-                    "status.nominatedNodeName",
-                ]
-                .contains(&name),
-                Kind::Event => {
-                    name.starts_with("involvedObject.")
-                        || ["reason", "type", "source", "reportingComponent"].contains(&name)
-                }
-                Kind::Namespace => name == "status.phase",
-                Kind::Node => name == "spec.unschedulable",
-                Kind::ConfigMap | Kind::Lease => false,
-            };
-            if !is_known && name != "metadata.name" && name != "metadata.namespace" {
+            let own = [("metadata.name", "/metadata/name"), ("metadata.namespace", "/metadata/namespace")];
+            let mut known = own.iter().chain(kind.resource().fields);
+            let Some((_, pointer)) = known.find(|(known, _)| *known == name) else {
                 return Err(Refusal::bad_request(format!("field label not supported: {name}")));
-            }
-            Ok((format!("/{}", name.replace('.', "/")), equal, value.trim().to_owned()))
+            };
+            Ok(((*pointer).to_owned(), equal, value.trim().to_owned()))
         })
         .collect()
 }

@@ -23,7 +23,7 @@ use super::{
     selector::Filter,
     table,
 };
-use crate::cluster::{Cluster, Event, Refusal, Resource};
+use crate::cluster::{Cluster, Event, Kind, Refusal};
 
 /// Without `timeoutSeconds`.
 const LONGEST: Duration = Duration::from_secs(45 * 60);
@@ -35,7 +35,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 struct Watch {
     cluster: Cluster,
-    resource: &'static Resource,
+    kind: Kind,
     filter: Filter,
     bell: watch::Receiver<u64>,
     version: u64,
@@ -49,12 +49,12 @@ struct Watch {
 
 pub(super) fn open(
     cluster: &Cluster,
-    resource: &'static Resource,
+    kind: Kind,
     namespace: &str,
     name: &str,
     asked: &Asked,
 ) -> Result<Response<Body>, Refusal> {
-    let filter = filter(resource.kind, namespace, name, asked)?;
+    let filter = filter(kind, namespace, name, asked)?;
     let timeout = asked.query.number("timeoutSeconds")?.map_or(LONGEST, Duration::from_secs).min(LONGEST);
     let wants_first = asked.query.flag("sendInitialEvents");
     if wants_first && asked.query.get("resourceVersionMatch") != Some("NotOlderThan") {
@@ -69,7 +69,7 @@ pub(super) fn open(
     let mut watch = Watch {
         bell: cluster.lock().bell(),
         cluster: cluster.clone(),
-        resource,
+        kind,
         filter,
         version: from,
         ready: VecDeque::new(),
@@ -96,7 +96,7 @@ impl Watch {
     fn begin(&mut self, marks_the_end: bool) {
         let cluster = self.cluster.clone();
         let state = cluster.lock();
-        for (_, object) in state.all(self.resource.kind).filter(|(_, object)| self.filter.admits(object)) {
+        for (_, object) in state.all(self.kind).filter(|(_, object)| self.filter.admits(object)) {
             let frame = self.frame("ADDED", object);
             self.ready.push_back(frame);
         }
@@ -144,7 +144,7 @@ impl Watch {
     fn look(&mut self) {
         let cluster = self.cluster.clone();
         let state = cluster.lock();
-        let Some(events) = state.after(self.resource.kind, self.version) else {
+        let Some(events) = state.after(self.kind, self.version) else {
             cluster.count_cut_watch();
             let status = too_old(self.version).to_status();
             self.ready.push_back(line("ERROR", &status));
@@ -174,25 +174,25 @@ impl Watch {
         }
     }
 
-    fn frame(&self, kind: &str, object: &Arc<Value>) -> Bytes {
+    fn frame(&self, change: &str, object: &Arc<Value>) -> Bytes {
         if self.as_table {
             let version = object["metadata"]["resourceVersion"].clone();
             let table =
-                table::of(self.resource.kind, std::slice::from_ref(object), &json!({"resourceVersion": version}));
-            return line(kind, &table);
+                table::of(&self.cluster, self.kind, std::slice::from_ref(object), &json!({"resourceVersion": version}));
+            return line(change, &table);
         }
-        line(kind, object)
+        line(change, object)
     }
 
     fn bookmark(&self, annotations: Value) -> Bytes {
         let mut object = json!({
-            "kind": self.resource.name, "apiVersion": self.resource.api_version(),
+            "kind": self.kind.resource().kind, "apiVersion": self.kind.resource().api_version(),
             "metadata": {"resourceVersion": self.version.to_string(), "creationTimestamp": null},
         });
         if annotations.as_object().is_some_and(|annotations| !annotations.is_empty()) {
             object["metadata"]["annotations"] = annotations;
         }
-        if self.resource.name == "Pod" {
+        if self.kind == Kind::Pod {
             object["spec"] = json!({"containers": null});
             object["status"] = json!({});
         }

@@ -1,86 +1,149 @@
-//! What a deletion means: at once, after a grace period, or once the last finalizer has gone.
+//! Deletion: with grace, held by finalizers, and what goes with it.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    Key, Kind, Refusal,
-    json::{self, seconds, text},
-    refusal,
-    state::State,
+    Kind, Refusal,
+    json::{metadata, seconds, text},
+    refusal::expect_uid,
+    state::{Kept, Key, State, owners},
+    update::{has_finalizers, next_generation},
 };
 
-/// How a deletion was asked for.
+/// How something is to be deleted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Deletion {
-    /// `gracePeriodSeconds`.
-    pub(crate) grace: Option<u64>,
-    /// `preconditions.uid`.
+    /// Seconds that its node has; the object's own if none.
+    pub(crate) grace: Option<i64>,
+    /// Only if it is this one.
     pub(crate) uid: Option<String>,
-    /// `preconditions.resourceVersion`.
+    /// Only if it is as it was then.
     pub(crate) version: Option<String>,
+    /// What it owns stays.
+    pub(crate) orphans: bool,
 }
 
 impl State {
-    /// Deletes an object, or begins to. Gives its last state, or the one in which it waits.
-    pub(super) fn delete(
-        &mut self,
-        kind: Kind,
-        key: &Key,
-        deletion: &Deletion,
-        now: Timestamp,
-    ) -> Result<Arc<Value>, Refusal> {
+    pub(super) fn delete(&mut self, kind: Kind, key: &Key, asked: &Deletion, now: Timestamp) -> Result<Kept, Refusal> {
         let old = self.get(kind, key).cloned().ok_or_else(|| Refusal::not_found(kind, &key.1))?;
-        if let Some(uid) = &deletion.uid {
-            refusal::expect_uid(kind, &key.1, uid, &old)?;
+        if let Some(uid) = &asked.uid {
+            expect_uid(kind, &key.1, uid, &old)?;
         }
-        if let Some(version) = &deletion.version
-            && version != text(&old, "/metadata/resourceVersion")
-        {
-            let found = text(&old, "/metadata/resourceVersion");
+        let version = text(&old, "/metadata/resourceVersion");
+        if let Some(wanted) = asked.version.as_deref().filter(|wanted| *wanted != version) {
             let why = format!(
-                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record \
-                 ({found}). The object might have been modified"
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+                 ({version}). The object might have been modified"
             );
             return Err(Refusal::conflict(kind, &key.1, &why));
         }
-        let grace = grace(kind, &old, deletion);
+        if kind == Kind::Namespace {
+            return self.delete_namespace(key, &old, now);
+        }
+        if asked.orphans {
+            self.orphan(&old)?;
+        }
+        let grace = (kind.resource().grace)(&old, asked.grace).max(0);
+        let since = old["metadata"].get("deletionTimestamp").and_then(Value::as_str);
+        let granted = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default();
+        let grace = match since {
+            // Once it is being deleted its time can only be shortened.
+            Some(_) => asked.grace.map_or(granted, |_| grace.min(granted)),
+            None => grace,
+        };
         if grace == 0 && !has_finalizers(&old) {
-            return Ok(self.take(kind, key, &old));
+            self.vanish(kind, key, now);
+            return Ok(Kept::Gone(old));
         }
+        if since.is_some() && grace == granted {
+            return Ok(Kept::Waits(old));
+        }
+        let asked_at = since.and_then(|end| end.parse::<Timestamp>().ok()).map_or(now, |end| after(end, -granted));
         let mut new = Value::clone(&old);
-        let metadata = json::metadata(&mut new);
-        let planned = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_u64);
-        // A later request can only hurry.
-        if metadata.contains_key("deletionTimestamp") && planned.is_none_or(|planned| planned <= grace) {
-            return Ok(old);
+        if kind.resource().counts_generations && since.is_none() {
+            next_generation(&mut new);
         }
-        let at = now + SignedDuration::from_secs(i64::try_from(grace).unwrap_or(i64::MAX / 2).min(1 << 31));
-        metadata.insert("deletionTimestamp".to_owned(), json!(seconds(at)));
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
-        Ok(self.put(kind, key, Some(old), new))
+        let fields = metadata(&mut new);
+        fields.insert("deletionTimestamp".to_owned(), seconds(after(asked_at, grace)).into());
+        fields.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+        self.put(kind, key.clone(), new).map(Kept::Waits)
+    }
+
+    /// Takes it away, and those that were only there for it.
+    pub(super) fn vanish(&mut self, kind: Kind, key: &Key, now: Timestamp) {
+        let Some(last) = self.take(kind, key) else { return };
+        let uid = text(&last, "/metadata/uid");
+        let orphaned = self.dependents.get(uid).cloned().unwrap_or_default();
+        for (kind, key) in orphaned {
+            let Some(object) = self.get(kind, &key).cloned() else { continue };
+            let has_others = owners(&object).any(|owner| self.is_there(owner));
+            if !has_others {
+                if let Err(refusal) = self.delete(kind, &key, &Deletion::default(), now) {
+                    tracing::warn!(%refusal, "an object outlives its owner");
+                }
+            }
+        }
+        self.end_namespace(&key.0);
+    }
+
+    /// What a namespace holds goes first, each pod with its grace; then the namespace.
+    fn delete_namespace(&mut self, key: &Key, old: &Arc<Value>, now: Timestamp) -> Result<Kept, Refusal> {
+        if key.1 == "default" {
+            return Err(Refusal::forbidden(Kind::Namespace, &key.1, "this namespace may not be deleted"));
+        }
+        if old["metadata"].get("deletionTimestamp").is_some() {
+            return Ok(Kept::Waits(old.clone()));
+        }
+        let mut new = Value::clone(old);
+        metadata(&mut new).insert("deletionTimestamp".to_owned(), seconds(now).into());
+        new["status"]["phase"] = "Terminating".into();
+        let new = self.put(Kind::Namespace, key.clone(), new)?;
+        for kind in Kind::ALL {
+            let inside: Vec<Key> =
+                self.all(kind).filter(|(inner, _)| inner.0 == key.1).map(|(key, _)| key.clone()).collect();
+            for key in inside {
+                if let Err(refusal) = self.delete(kind, &key, &Deletion::default(), now) {
+                    tracing::warn!(%refusal, "an object stays in a namespace that goes");
+                }
+            }
+        }
+        self.end_namespace(&key.1);
+        Ok(Kept::Waits(new))
+    }
+
+    fn end_namespace(&mut self, name: &str) {
+        let key = (String::new(), name.to_owned());
+        let goes =
+            self.get(Kind::Namespace, &key).is_some_and(|object| object["metadata"].get("deletionTimestamp").is_some());
+        let is_empty = || Kind::ALL.iter().all(|kind| !self.all(*kind).any(|(inner, _)| inner.0 == name));
+        if goes && !name.is_empty() && is_empty() {
+            self.take(Kind::Namespace, &key);
+        }
+    }
+
+    /// The owner goes and these stay.
+    fn orphan(&mut self, owner: &Value) -> Result<(), Refusal> {
+        let uid = text(owner, "/metadata/uid");
+        for (kind, key) in self.dependents.get(uid).cloned().unwrap_or_default() {
+            let Some(object) = self.get(kind, &key) else { continue };
+            let mut object = Value::clone(object);
+            if let Some(references) = object["metadata"]["ownerReferences"].as_array_mut() {
+                references.retain(|reference| reference["uid"] != uid);
+            }
+            self.put(kind, key, object)?;
+        }
+        Ok(())
+    }
+
+    fn is_there(&self, uid: &str) -> bool {
+        Kind::ALL.iter().any(|kind| self.all(*kind).any(|(_, object)| text(object, "/metadata/uid") == uid))
     }
 }
 
-fn grace(kind: Kind, object: &Value, deletion: &Deletion) -> u64 {
-    let has_ended = matches!(text(object, "/status/phase"), "Succeeded" | "Failed");
-    if kind != Kind::Pod || text(object, "/spec/nodeName").is_empty() || has_ended {
-        return 0;
-    }
-    let own = object["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-    deletion.grace.unwrap_or(own)
-}
-
-/// True if an object that is being deleted has nothing to wait for any more.
-pub(super) fn may_go(object: &Value) -> bool {
-    let metadata = &object["metadata"];
-    metadata["deletionTimestamp"].is_string()
-        && metadata["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0
-        && !has_finalizers(object)
-}
-
-fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty())
+fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    // A grace beyond the end of time is as good as none that ends.
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

@@ -26,9 +26,6 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Of a kind to which nothing has happened.
-    pub(super) const EMPTY: Self = Self { events: VecDeque::new(), bytes: 0, forgotten: 0 };
-
     /// Remembers a change and forgets the oldest ones beyond the limits; how many that were.
     pub(super) fn push(&mut self, event: Event, max_events: usize, max_bytes: usize) -> u64 {
         let size = json::size(&event.now);

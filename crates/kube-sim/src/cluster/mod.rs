@@ -10,7 +10,6 @@ mod history;
 mod json;
 mod kind;
 mod names;
-mod pod;
 mod refusal;
 mod state;
 mod update;
@@ -34,7 +33,8 @@ pub(crate) use history::Event;
 pub(crate) use json::text;
 pub(crate) use kind::Resource;
 pub(crate) use names::{is_label_key, is_label_value};
-pub(crate) use state::{Key, State};
+pub(crate) use refusal::Cause;
+pub(crate) use state::{Kept, Key, State};
 pub(crate) use update::Part;
 
 /// Where a cluster's time and names come from: the machine, or a test.
@@ -158,7 +158,8 @@ impl Cluster {
         uid: Option<&str>,
         change: impl FnOnce(&mut Value),
     ) -> Result<Arc<Value>, Refusal> {
-        self.lock().change(kind, &key(namespace, name), Part::All, |old| {
+        let now = self.now();
+        self.lock().change(kind, &key(namespace, name), Part::All, now, |old| {
             if let Some(uid) = uid {
                 refusal::expect_uid(kind, name, uid, old)?;
             }
@@ -226,16 +227,11 @@ impl Cluster {
         part: Part,
         change: impl FnOnce(&Value) -> Result<Value, Refusal>,
     ) -> Result<Arc<Value>, Refusal> {
-        self.lock().change(kind, key, part, change)
+        let now = self.now();
+        self.lock().change(kind, key, part, now, change)
     }
 
-    pub(crate) fn delete(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        deletion: &Deletion,
-    ) -> Result<Arc<Value>, Refusal> {
+    pub(crate) fn delete(&self, kind: Kind, namespace: &str, name: &str, deletion: &Deletion) -> Result<Kept, Refusal> {
         let now = self.now();
         self.lock().delete(kind, &key(namespace, name), deletion, now)
     }

@@ -1,7 +1,7 @@
-//! All objects, under one lock.
+//! Everything that a cluster holds, behind its lock.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -11,25 +11,46 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    Kind, Limits, Options, Refusal, delete,
-    history::{Event, History},
-    json::{self, seconds, text},
-    names::{self, Random, SUBDOMAIN_RULE},
-    pod,
-    refusal::Cause,
-    update::{self, Part},
+    Cause, Event, Kind, Limits, Options, Refusal,
+    history::History,
+    json::{self, metadata, seconds, strip_nulls, text},
+    names::Random,
 };
 
-/// Namespace, empty where there is none, and name.
+/// Namespace, empty for what is in none, and name.
 pub(crate) type Key = (String, String);
+
+/// What a deletion left behind.
+pub(crate) enum Kept {
+    /// Nothing; this is the last state.
+    Gone(Arc<Value>),
+    /// It is there until its grace or its finalizers end.
+    Waits(Arc<Value>),
+}
+
+/// How often a made-up name may be taken before it is given up.
+const NAME_ATTEMPTS: usize = 8;
+
+/// What only the API server sets.
+const SYSTEM_FIELDS: [&str; 7] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+    "managedFields",
+];
 
 pub(crate) struct State {
     version: u64,
-    objects: HashMap<Kind, BTreeMap<Key, Arc<Value>>>,
-    history: HashMap<Kind, History>,
+    objects: BTreeMap<Kind, BTreeMap<Key, Arc<Value>>>,
+    history: BTreeMap<Kind, History>,
+    /// Who is owned by which uid.
+    pub(super) dependents: BTreeMap<String, BTreeSet<(Kind, Key)>>,
     bytes: usize,
+    pub(super) limits: Limits,
     random: Random,
-    limits: Limits,
     bell: watch::Sender<u64>,
     pub(super) forgotten_changes: u64,
     pub(super) dropped_events: u64,
@@ -39,21 +60,24 @@ impl State {
     pub(super) fn new(options: &Options, limits: Limits) -> Self {
         let mut state = Self {
             version: 1,
-            objects: HashMap::new(),
-            history: HashMap::new(),
+            objects: Kind::ALL.map(|kind| (kind, BTreeMap::new())).into(),
+            history: Kind::ALL.map(|kind| (kind, History::default())).into(),
+            dependents: BTreeMap::new(),
             bytes: 0,
-            random: Random::new(options.seed),
             limits,
+            random: Random::new(options.seed),
             bell: watch::Sender::new(1),
             forgotten_changes: 0,
             dropped_events: 0,
         };
         let default = json!({"metadata": {"name": "default"}});
-        state.create(Kind::Namespace, "", default, (options.clock)()).expect("the first object of a cluster fits");
+        // Limits so small that not even this has room leave a cluster without it.
+        if let Err(refusal) = state.create(Kind::Namespace, "", default, (options.clock)()) {
+            tracing::warn!(%refusal, "there is no namespace `default`");
+        }
         state
     }
 
-    /// The version of the last change.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
@@ -71,16 +95,26 @@ impl State {
         self.objects.get(&kind).into_iter().flatten()
     }
 
-    /// Changes after a version; none if some of them are forgotten.
+    /// Changes after a version, the oldest first; none if some of them are forgotten.
     pub(crate) fn after(&self, kind: Kind, version: u64) -> Option<impl DoubleEndedIterator<Item = &Event>> {
-        static NOTHING: History = History::EMPTY;
-        self.history.get(&kind).unwrap_or(&NOTHING).after(version)
+        self.history.get(&kind)?.after(version)
+    }
+
+    /// All objects as they were at a version; none if that is forgotten.
+    pub(crate) fn at(&self, kind: Kind, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
+        let mut objects = self.objects.get(&kind)?.clone();
+        for event in self.after(kind, version)?.rev() {
+            match &event.before {
+                Some(before) => objects.insert(event.key.clone(), before.clone()),
+                None => objects.remove(&event.key),
+            };
+        }
+        Some(objects)
     }
 
     pub(super) fn compact(&mut self) {
-        for history in self.history.values_mut() {
-            self.forgotten_changes += history.forget(self.version);
-        }
+        let version = self.version;
+        self.forgotten_changes += self.history.values_mut().map(|history| history.forget(version)).sum::<u64>();
     }
 
     pub(super) fn create(
@@ -91,185 +125,181 @@ impl State {
         now: Timestamp,
     ) -> Result<Arc<Value>, Refusal> {
         let resource = kind.resource();
-        json::strip_nulls(&mut object);
-        object["apiVersion"] = json!(resource.api_version());
-        object["kind"] = json!(resource.name);
-        let namespace = if resource.is_namespaced { namespace } else { "" };
-        let generated = text(&object, "/metadata/generateName").to_owned();
-        let metadata = json::metadata(&mut object);
-        if !metadata.contains_key("name") && !generated.is_empty() {
-            metadata.insert("name".to_owned(), json!(self.random.name(&generated)));
+        resource.check_shape(&object)?;
+        strip_nulls(&mut object);
+        self.admit_namespace(kind, namespace, &mut object)?;
+        let fields = metadata(&mut object);
+        if fields.remove("resourceVersion").is_some_and(|version| version != "") {
+            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        for field in ["managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink"]
-        {
-            metadata.remove(field);
+        SYSTEM_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
+        let (name, base) = (text(&object, "/metadata/name"), text(&object, "/metadata/generateName"));
+        let is_made_up = name.is_empty() && !base.is_empty();
+        let name = if is_made_up { self.free_name(kind, namespace, &base.to_owned()) } else { name.to_owned() };
+        let fields = metadata(&mut object);
+        if name.is_empty() {
+            fields.remove("name");
+        } else {
+            fields.insert("name".to_owned(), name.clone().into());
         }
-        metadata.insert("uid".to_owned(), json!(self.random.uid()));
-        metadata.insert("creationTimestamp".to_owned(), json!(seconds(now)));
-        if resource.is_namespaced {
-            metadata.insert("namespace".to_owned(), json!(namespace));
+        fields.insert("creationTimestamp".to_owned(), seconds(now).into());
+        if resource.counts_generations {
+            fields.insert("generation".to_owned(), 1.into());
         }
-        match kind {
-            Kind::Pod => pod::fill_in(&mut object),
-            Kind::Namespace => object["status"] = json!({"phase": "Active"}),
-            _ => {}
+        (resource.complete)(&mut object);
+        (resource.begin)(&mut object);
+        let mut causes = Vec::new();
+        if name.is_empty() {
+            causes.push(Cause::required("metadata.name", "name or generateName is required"));
         }
-        let name = text(&object, "/metadata/name").to_owned();
-        self.check_new(kind, namespace, &name, &object)?;
+        causes.extend(resource.validate(&object));
+        Refusal::if_invalid(resource.group, resource.kind, &name, &causes)?;
         let key = (namespace.to_owned(), name);
         if self.get(kind, &key).is_some() {
             return Err(Refusal::already_exists(kind, &key.1));
         }
-        self.make_room(kind, &key.1, &object)?;
-        Ok(self.put(kind, &key, None, object))
+        self.make_room(kind, &key.1)?;
+        metadata(&mut object).insert("uid".to_owned(), self.random.uid().into());
+        self.put(kind, key, object)
     }
 
-    fn check_new(&self, kind: Kind, namespace: &str, name: &str, object: &Value) -> Result<(), Refusal> {
+    /// An object is made only where its namespace is, and stays.
+    fn admit_namespace(&self, kind: Kind, namespace: &str, object: &mut Value) -> Result<(), Refusal> {
         let resource = kind.resource();
-        if resource.is_namespaced {
-            match self.get(Kind::Namespace, &(String::new(), namespace.to_owned())) {
-                None => return Err(Refusal::not_found(Kind::Namespace, namespace)),
-                Some(found) if text(found, "/status/phase") == "Terminating" => {
-                    let why =
-                        format!("unable to create new content in namespace {namespace} because it is being terminated");
-                    return Err(Refusal::forbidden(kind, name, &why));
+        let own = text(object, "/metadata/namespace");
+        if !own.is_empty() && own != namespace {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Refusal::bad_request(message));
+        }
+        if !resource.is_namespaced {
+            return Ok(());
+        }
+        let Some(home) = self.get(Kind::Namespace, &(String::new(), namespace.to_owned())) else {
+            return Err(Refusal::not_found(Kind::Namespace, namespace));
+        };
+        if home["metadata"].get("deletionTimestamp").is_some() {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            let name = text(object, "/metadata/name");
+            let cause = json!({
+                "reason": "NamespaceTerminating", "field": "metadata.namespace",
+                "message": format!("namespace {namespace} is being terminated"),
+            });
+            let details = json!({"name": name, "kind": resource.plural, "causes": [cause]});
+            return Err(Refusal::forbidden(kind, name, &why).with(details));
+        }
+        metadata(object).insert("namespace".to_owned(), namespace.into());
+        Ok(())
+    }
+
+    fn free_name(&mut self, kind: Kind, namespace: &str, base: &str) -> String {
+        let mut name = self.random.name(base);
+        for _ in 1..NAME_ATTEMPTS {
+            if self.get(kind, &(namespace.to_owned(), name.clone())).is_none() {
+                break;
+            }
+            name = self.random.name(base);
+        }
+        name
+    }
+
+    fn make_room(&mut self, kind: Kind, name: &str) -> Result<(), Refusal> {
+        let (count, limit) = (self.objects.get(&kind).map_or(0, BTreeMap::len), self.limits.objects);
+        if count < limit {
+            return Ok(());
+        }
+        if kind == Kind::Event {
+            let age = |object: &Value| object["metadata"]["resourceVersion"].as_str().map_or(0, version_of);
+            let oldest = self.all(kind).min_by_key(|(_, object)| age(object)).map(|(key, _)| key.clone());
+            if let Some(key) = oldest {
+                if self.dropped_events == 0 {
+                    tracing::warn!(limit, "events make room for later ones from now on");
                 }
-                Some(_) => {}
+                self.dropped_events += 1;
+                self.take(kind, &key);
+                return Ok(());
             }
         }
-        let mut causes = Vec::new();
-        if name.is_empty() {
-            causes.push(Cause::required("metadata.name", "name or generateName is required"));
-        } else if !names::is_subdomain(name) {
-            causes.push(Cause::invalid("metadata.name", name, SUBDOMAIN_RULE));
-        }
-        label_problems(object, &mut causes);
-        if kind == Kind::Pod {
-            causes.extend(pod::problems(object));
-        }
-        Refusal::if_invalid(resource.group, resource.name, name, &causes)
+        let plural = kind.resource().plural;
+        let why = format!(
+            "exceeded quota: objects, requested: {plural}=1, used: {plural}={count}, limited: {plural}={limit}"
+        );
+        tracing::warn!(%why, "an object was not made");
+        Err(Refusal::forbidden(kind, name, &why))
     }
 
-    fn make_room(&mut self, kind: Kind, name: &str, object: &Value) -> Result<(), Refusal> {
-        let size = json::size(object);
+    /// Puts an object in its place under the next version.
+    pub(super) fn put(&mut self, kind: Kind, key: Key, mut object: Value) -> Result<Arc<Value>, Refusal> {
+        let before = self.get(kind, &key).cloned();
+        let size = json::size(&object);
+        let old_size = before.as_deref().map_or(0, json::size);
         if size > self.limits.object_bytes {
             let message = format!("Request entity too large: limit is {}", self.limits.object_bytes);
             return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
         }
-        let count = self.objects.get(&kind).map_or(0, BTreeMap::len);
-        if count < self.limits.objects && self.bytes + size <= self.limits.bytes {
-            return Ok(());
+        if self.bytes - old_size + size > self.limits.bytes {
+            tracing::warn!(limit = self.limits.bytes, "the cluster is full");
+            let message = "etcdserver: mvcc: database space exceeded";
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message));
         }
-        if kind == Kind::Event
-            && let Some(oldest) = self.all(kind).min_by_key(|(_, event)| version_of(event)).map(|(key, _)| key.clone())
-            && let Some(event) = self.get(kind, &oldest).cloned()
-        {
-            self.take(kind, &oldest, &event);
-            self.dropped_events += 1;
-            return Ok(());
-        }
-        let why = format!(
-            "the embedded cluster is full: it holds {} objects of a kind and {} bytes",
-            self.limits.objects, self.limits.bytes
-        );
-        Err(Refusal::forbidden(kind, name, &why))
-    }
-
-    /// Changes what a request for `part` may change.
-    pub(super) fn change(
-        &mut self,
-        kind: Kind,
-        key: &Key,
-        part: Part,
-        change: impl FnOnce(&Value) -> Result<Value, Refusal>,
-    ) -> Result<Arc<Value>, Refusal> {
-        let old = self.get(kind, key).cloned().ok_or_else(|| Refusal::not_found(kind, &key.1))?;
-        let mut new = update::allowed(kind, part, &old, change(&old)?)?;
-        json::strip_nulls(&mut new);
-        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-        if new == *old {
-            return Ok(old);
-        }
-        let mut causes = Vec::new();
-        label_problems(&new, &mut causes);
-        Refusal::if_invalid(kind.resource().group, kind.resource().name, &key.1, &causes)?;
-        if json::size(&new) > self.limits.object_bytes {
-            let message = format!("Request entity too large: limit is {}", self.limits.object_bytes);
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
-        }
-        if delete::may_go(&new) {
-            return Ok(self.take(kind, key, &Arc::new(new)));
-        }
-        Ok(self.put(kind, key, Some(old), new))
-    }
-
-    /// Puts an object in place under a new version.
-    pub(super) fn put(&mut self, kind: Kind, key: &Key, before: Option<Arc<Value>>, mut now: Value) -> Arc<Value> {
         self.version += 1;
-        now["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let now = Arc::new(now);
-        self.bytes += json::size(&now);
-        self.bytes -= before.as_deref().map_or(0, json::size);
-        self.objects.entry(kind).or_default().insert(key.clone(), now.clone());
-        self.remember(
-            kind,
-            Event { version: self.version, key: key.clone(), before, now: now.clone(), is_gone: false },
-        );
-        now
+        let resource = kind.resource();
+        object["apiVersion"] = resource.api_version().into();
+        object["kind"] = resource.kind.into();
+        metadata(&mut object).insert("resourceVersion".to_owned(), self.version.to_string().into());
+        self.bytes = self.bytes - old_size + json::size(&object);
+        self.own(kind, &key, before.as_deref(), Some(&object));
+        let object = Arc::new(object);
+        self.objects.entry(kind).or_default().insert(key.clone(), object.clone());
+        self.record(kind, Event { version: self.version, key, before, now: object.clone(), is_gone: false });
+        Ok(object)
     }
 
-    /// Takes an object away; gives its last state under the version in which it went.
-    pub(super) fn take(&mut self, kind: Kind, key: &Key, last: &Arc<Value>) -> Arc<Value> {
+    /// Takes an object away; its last state bears the version in which it went.
+    pub(super) fn take(&mut self, kind: Kind, key: &Key) -> Option<Arc<Value>> {
+        let before = self.objects.get_mut(&kind)?.remove(key)?;
+        self.bytes -= json::size(&before);
         self.version += 1;
-        let before = self.objects.entry(kind).or_default().remove(key);
-        self.bytes -= before.as_deref().map_or(0, json::size);
-        let mut gone = Value::clone(last);
-        gone["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let gone = Arc::new(gone);
-        self.remember(
-            kind,
-            Event { version: self.version, key: key.clone(), before, now: gone.clone(), is_gone: true },
-        );
-        if kind == Kind::Namespace {
-            self.empty_namespace(&key.1);
-        }
-        gone
+        self.own(kind, key, Some(&before), None);
+        let mut last = Value::clone(&before);
+        metadata(&mut last).insert("resourceVersion".to_owned(), self.version.to_string().into());
+        let now = Arc::new(last);
+        let event =
+            Event { version: self.version, key: key.clone(), before: Some(before), now: now.clone(), is_gone: true };
+        self.record(kind, event);
+        Some(now)
     }
 
-    /// Nothing stays in a namespace that is gone.
-    fn empty_namespace(&mut self, namespace: &str) {
-        let content: Vec<(Kind, Key, Arc<Value>)> = Kind::all()
-            .filter(|resource| resource.is_namespaced)
-            .flat_map(|resource| {
-                self.all(resource.kind).map(|(key, object)| (resource.kind, key.clone(), object.clone()))
-            })
-            .filter(|(_, key, _)| key.0 == namespace)
-            .collect();
-        for (kind, key, object) in content {
-            self.take(kind, &key, &object);
+    fn record(&mut self, kind: Kind, event: Event) {
+        let (events, bytes) = (self.limits.history, self.limits.history_bytes);
+        let forgotten = self.history.entry(kind).or_default().push(event, events, bytes);
+        if forgotten > 0 && self.forgotten_changes == 0 {
+            tracing::debug!(%events, %bytes, "watches from the beginning are too old from now on");
         }
-    }
-
-    fn remember(&mut self, kind: Kind, event: Event) {
-        let Limits { history, history_bytes, .. } = self.limits;
-        self.forgotten_changes += self.history.entry(kind).or_default().push(event, history, history_bytes);
+        self.forgotten_changes += forgotten;
         self.bell.send_replace(self.version);
     }
-}
 
-pub(crate) fn version_of(object: &Value) -> u64 {
-    text(object, "/metadata/resourceVersion").parse().unwrap_or_default()
-}
-
-fn label_problems(object: &Value, causes: &mut Vec<Cause>) {
-    for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
-        if !names::is_label_key(key) {
-            causes.push(Cause::invalid("metadata.labels", key.as_str(), "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
+    fn own(&mut self, kind: Kind, key: &Key, before: Option<&Value>, now: Option<&Value>) {
+        for uid in before.into_iter().flat_map(owners) {
+            if let Some(owned) = self.dependents.get_mut(uid) {
+                owned.remove(&(kind, key.clone()));
+                if owned.is_empty() {
+                    self.dependents.remove(uid);
+                }
+            }
         }
-        match value.as_str() {
-            Some(value) if names::is_label_value(value) => {}
-            Some(value) => causes.push(Cause::invalid("metadata.labels", value, "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")),
-            None => causes.push(Cause::invalid("metadata.labels", value.clone(), "must be a string")),
+        for uid in now.into_iter().flat_map(owners) {
+            self.dependents.entry(uid.to_owned()).or_default().insert((kind, key.clone()));
         }
     }
+}
+
+/// The uids of those who own it.
+pub(super) fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    let references = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    references.into_iter().flatten().filter_map(|reference| reference["uid"].as_str())
+}
+
+fn version_of(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
 }

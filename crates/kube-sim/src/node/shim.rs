@@ -26,7 +26,7 @@ use std::{
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, kill_process, set_child_subreaper,
-    set_parent_process_death_signal, setrlimit, waitpid,
+    set_parent_process_death_signal, setrlimit, wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -167,7 +167,9 @@ fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>) -> End {
                 return End { code: code.unwrap_or(255), excess };
             }
             Ok(Event::Reaped(..)) => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            // No child is left, and nobody reported this one: somebody else has reaped it.
+            Err(RecvTimeoutError::Disconnected) => return End { code: 137, excess },
+            Err(RecvTimeoutError::Timeout) => {
                 let found = exceeded(spec);
                 if found.is_some() {
                     excess = found;
@@ -202,7 +204,7 @@ fn listen(events: &mpsc::Sender<Event>) {
 }
 
 fn reap(events: &mpsc::Sender<Event>) {
-    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::empty()) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
         if events.send(Event::Reaped(pid, ExitStatus::from_raw(status.as_raw()))).is_err() {
             return;
         }

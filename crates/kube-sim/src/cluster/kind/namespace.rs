@@ -1,0 +1,26 @@
+//! `v1` Namespace.
+
+use super::{super::text, AGE, Column, NAME, PLAIN, Resource};
+
+pub(super) const RESOURCE: Resource = Resource {
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    is_namespaced: false,
+    has_status: true,
+    returns_deleted: true,
+    fields: &[("status.phase", "/status/phase")],
+    columns: &[
+        NAME,
+        Column { name: "Status", sort: "string", priority: 0, cell: |object, _| text(object, "/status/phase").into() },
+        AGE,
+    ],
+    begin: |object| {
+        object["status"] = serde_json::json!({"phase": "Active"});
+        let name = object["metadata"]["name"].clone();
+        let labels = super::super::json::section(&mut object["metadata"], "labels");
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
+    },
+    ..PLAIN
+};

@@ -1,0 +1,145 @@
+//! `v1` Pod.
+
+mod checks;
+mod columns;
+
+use serde_json::{Value, json};
+
+use super::{
+    super::json::{default, section},
+    super::text,
+    PLAIN, Resource, Shape,
+};
+
+const GRACE: i64 = 30;
+
+pub(super) const RESOURCE: Resource = Resource {
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    has_status: true,
+    counts_generations: true,
+    returns_deleted: true,
+    fields: &[
+        ("spec.nodeName", "/spec/nodeName"),
+        ("spec.restartPolicy", "/spec/restartPolicy"),
+        ("spec.schedulerName", "/spec/schedulerName"),
+        ("spec.serviceAccountName", "/spec/serviceAccountName"),
+        ("spec.hostNetwork", "/spec/hostNetwork"),
+        ("status.phase", "/status/phase"),
+        ("status.podIP", "/status/podIP"),
+        ("status.nominatedNodeName", "/status/nominatedNodeName"),
+    ],
+    columns: columns::COLUMNS,
+    shape: &[
+        ("spec", Shape::Object),
+        ("status", Shape::Object),
+        ("spec.containers", Shape::Objects),
+        ("spec.initContainers", Shape::Objects),
+        ("spec.volumes", Shape::Objects),
+        ("spec.nodeName", Shape::Text),
+        ("spec.restartPolicy", Shape::Text),
+        ("spec.activeDeadlineSeconds", Shape::Integer),
+        ("spec.terminationGracePeriodSeconds", Shape::Integer),
+        ("spec.nodeSelector", Shape::Texts),
+        ("spec.containers.*.name", Shape::Text),
+        ("spec.containers.*.image", Shape::Text),
+        ("spec.containers.*.command", Shape::List),
+        ("spec.containers.*.args", Shape::List),
+        ("spec.containers.*.workingDir", Shape::Text),
+        ("spec.containers.*.env", Shape::Objects),
+        ("spec.containers.*.env.*.name", Shape::Text),
+        ("spec.containers.*.env.*.value", Shape::Text),
+        ("spec.containers.*.volumeMounts", Shape::Objects),
+        ("spec.containers.*.resources", Shape::Object),
+        ("spec.initContainers.*.name", Shape::Text),
+        ("spec.initContainers.*.image", Shape::Text),
+        ("spec.initContainers.*.command", Shape::List),
+        ("spec.initContainers.*.args", Shape::List),
+        ("spec.initContainers.*.workingDir", Shape::Text),
+        ("spec.initContainers.*.env", Shape::Objects),
+        ("spec.initContainers.*.env.*.name", Shape::Text),
+        ("spec.initContainers.*.env.*.value", Shape::Text),
+        ("spec.initContainers.*.volumeMounts", Shape::Objects),
+        ("spec.initContainers.*.resources", Shape::Object),
+    ],
+    complete,
+    begin: |pod| {
+        let class = quality(pod);
+        pod["status"] = json!({"phase": "Pending", "qosClass": class});
+    },
+    check: checks::check,
+    validate_update: checks::check_update,
+    grace,
+    ..PLAIN
+};
+
+fn complete(pod: &mut Value) {
+    let spec = section(pod, "spec");
+    for (name, value) in [
+        ("restartPolicy", "Always".into()),
+        ("terminationGracePeriodSeconds", GRACE.into()),
+        ("dnsPolicy", "ClusterFirst".into()),
+        ("schedulerName", "default-scheduler".into()),
+        ("securityContext", json!({})),
+        ("enableServiceLinks", true.into()),
+    ] {
+        default(spec, name, value);
+    }
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(container) = container.as_object_mut() else { continue };
+            let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+            let is_moving =
+                image.rsplit('/').next().is_none_or(|name| !name.contains([':', '@']) || name.ends_with(":latest"));
+            default(container, "imagePullPolicy", if is_moving { "Always" } else { "IfNotPresent" });
+            default(container, "resources", json!({}));
+            default(container, "terminationMessagePath", "/dev/termination-log");
+            default(container, "terminationMessagePolicy", "File");
+        }
+    }
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(source) = volume.get_mut("configMap").and_then(Value::as_object_mut) {
+            default(source, "defaultMode", 0o644);
+        }
+    }
+}
+
+/// `qosClass`: whether what the containers may use is what they are promised.
+fn quality(pod: &Value) -> &'static str {
+    let containers = || {
+        let lists = ["/spec/containers", "/spec/initContainers"];
+        lists.into_iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten()
+    };
+    let amount = |container: &Value, side: &str, what: &str| container["resources"][side].get(what).cloned();
+    let names = ["cpu", "memory"];
+    let asks = |container: &Value| {
+        names.iter().any(|what| ["limits", "requests"].iter().any(|side| amount(container, side, what).is_some()))
+    };
+    let is_promised = |container: &Value| {
+        names.iter().all(|what| {
+            let limit = amount(container, "limits", what);
+            limit.is_some() && amount(container, "requests", what).is_none_or(|asked| Some(asked) == limit)
+        })
+    };
+    if !containers().any(asks) {
+        "BestEffort"
+    } else if containers().all(is_promised) {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}
+
+/// Nobody has to be waited for where nothing runs.
+fn grace(pod: &Value, asked: Option<i64>) -> i64 {
+    if text(pod, "/spec/nodeName").is_empty() || matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
+        return 0;
+    }
+    let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(GRACE);
+    match asked.unwrap_or(own) {
+        ..0 => 1,
+        seconds => seconds,
+    }
+}

@@ -1,0 +1,150 @@
+//! What is wrong with a pod, in the API server's words and order.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::super::super::{
+    Cause,
+    names::{LABEL_RULE, is_label},
+    text,
+};
+
+const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
+const DEADLINE_RULE: &str = "must be between 1 and 2147483647, inclusive";
+const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
+     `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
+     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+pub(super) fn check(pod: &Value) -> Vec<Cause> {
+    let spec = &pod["spec"];
+    let mut causes = Vec::new();
+    let volumes = check_volumes(spec, &mut causes);
+    if items(spec, "containers").next().is_none() {
+        causes.push(Cause::required("spec.containers", ""));
+    }
+    let mut names = BTreeSet::new();
+    for list in ["containers", "initContainers"] {
+        for (index, container) in items(spec, list).enumerate() {
+            check_container(&format!("spec.{list}[{index}]"), container, &volumes, &mut names, &mut causes);
+        }
+    }
+    let policy = text(spec, "/restartPolicy");
+    if !POLICIES.contains(&policy) {
+        causes.push(Cause::unsupported("spec.restartPolicy", policy, &POLICIES));
+    }
+    if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64()
+        && !(1..=i64::from(i32::MAX)).contains(&deadline)
+    {
+        causes.push(Cause::invalid("spec.activeDeadlineSeconds", deadline, DEADLINE_RULE));
+    }
+    if let Some(grace) = spec["terminationGracePeriodSeconds"].as_i64().filter(|grace| *grace < 0) {
+        let detail = "must be greater than or equal to 0";
+        causes.push(Cause::invalid("spec.terminationGracePeriodSeconds", grace, detail));
+    }
+    causes
+}
+
+fn check_volumes<'a>(spec: &'a Value, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
+    let mut names = BTreeSet::new();
+    for (index, volume) in items(spec, "volumes").enumerate() {
+        check_name(&format!("spec.volumes[{index}].name"), text(volume, "/name"), &mut names, causes);
+    }
+    names
+}
+
+fn check_container<'a>(
+    at: &str,
+    container: &'a Value,
+    volumes: &BTreeSet<&str>,
+    names: &mut BTreeSet<&'a str>,
+    causes: &mut Vec<Cause>,
+) {
+    if text(container, "/image").is_empty() {
+        causes.push(Cause::required(format!("{at}.image"), ""));
+    }
+    for (index, variable) in items(container, "env").enumerate() {
+        if text(variable, "/name").is_empty() {
+            causes.push(Cause::required(format!("{at}.env[{index}].name"), ""));
+        }
+    }
+    let mut paths = BTreeSet::new();
+    for (index, mount) in items(container, "volumeMounts").enumerate() {
+        let at = format!("{at}.volumeMounts[{index}]");
+        match text(mount, "/name") {
+            "" => causes.push(Cause::required(format!("{at}.name"), "")),
+            name if !volumes.contains(name) => causes.push(Cause::not_found(format!("{at}.name"), name)),
+            _ => {}
+        }
+        match text(mount, "/mountPath") {
+            "" => causes.push(Cause::required(format!("{at}.mountPath"), "")),
+            path if !paths.insert(path) => {
+                causes.push(Cause::invalid(format!("{at}.mountPath"), path, "must be unique"))
+            }
+            _ => {}
+        }
+    }
+    check_name(&format!("{at}.name"), text(container, "/name"), names, causes);
+}
+
+fn check_name<'a>(at: &str, name: &'a str, names: &mut BTreeSet<&'a str>, causes: &mut Vec<Cause>) {
+    if name.is_empty() {
+        causes.push(Cause::required(at, ""));
+    } else if !is_label(name) {
+        causes.push(Cause::invalid(at, name, LABEL_RULE));
+    } else if !names.insert(name) {
+        causes.push(Cause::duplicate(at, name));
+    }
+}
+
+pub(super) fn check_update(old: &Value, new: &Value) -> Vec<Cause> {
+    let (before, after) = (&old["spec"], &new["spec"]);
+    for list in ["containers", "initContainers"] {
+        if items(before, list).count() != items(after, list).count() {
+            return vec![Cause::forbidden(format!("spec.{list}"), "pod updates may not add or remove containers")];
+        }
+    }
+    let mut causes = Vec::new();
+    if let Some(deadline) = before["activeDeadlineSeconds"].as_i64() {
+        let field = "spec.activeDeadlineSeconds";
+        match after["activeDeadlineSeconds"].as_i64() {
+            Some(later) if later > deadline => {
+                causes.push(Cause::invalid(field, later, "must be less than or equal to previous value"));
+            }
+            None => {
+                causes.push(Cause::invalid(field, Value::Null, "must not update from a positive integer to nil value"))
+            }
+            Some(_) => {}
+        }
+    }
+    // With all that may be changed put back, nothing may be left of the change.
+    let mut frozen = after.clone();
+    put_back(before, &mut frozen, "activeDeadlineSeconds");
+    let tolerations = |spec: &Value| items(spec, "tolerations").cloned().collect::<Vec<_>>();
+    let kept = tolerations(after);
+    if tolerations(before).iter().all(|toleration| kept.contains(toleration)) {
+        put_back(before, &mut frozen, "tolerations");
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = frozen.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (container, before) in containers.zip(items(before, list)) {
+            put_back(before, container, "image");
+        }
+    }
+    if frozen != *before {
+        causes.push(Cause::forbidden("spec", FROZEN));
+    }
+    causes
+}
+
+fn put_back(before: &Value, after: &mut Value, field: &str) {
+    let Some(fields) = after.as_object_mut() else { return };
+    match before.get(field) {
+        Some(value) => fields.insert(field.to_owned(), value.clone()),
+        None => fields.remove(field),
+    };
+}
+
+fn items<'a>(object: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
+    object[list].as_array().into_iter().flatten()
+}

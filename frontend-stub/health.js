@@ -1,0 +1,40 @@
+// Is podherald itself well: the watch, the journal, and the numbers behind them.
+
+import { json, text } from "./api.js";
+
+/// Readiness of a role, in words.
+export async function readiness(role, signal) {
+  try {
+    const { checks } = await json(`/readyz?role=${role}`, signal);
+    return { isWell: true, words: checks.length > 0 ? `${checks.join(" and ")} well` : "well" };
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    return { isWell: false, words: error.status === 503 ? error.message.replace(/^Not ready: /, "") : error.message, isAway: error.status === 0 };
+  }
+}
+
+const NUMBERS = [
+  ["podherald_monitor_tracked_pods", "Pods tracked"],
+  ["podherald_monitor_collecting", "Outputs being read"],
+  ["podherald_monitor_watch_staleness_seconds", "Seconds since the watch was last heard", Math.max],
+  ["podherald_monitor_watch_failures_total", "Failed watch and list requests"],
+  ["podherald_monitor_repairs_total", "Facts that only a full list brought"],
+  ["podherald_journal_events_total", "Events made durable"],
+  ["podherald_journal_append_failures_total", "Appends that failed"],
+  ["podherald_journal_queued_appends", "Appends waiting"],
+  ["podherald_http_streams", "Event streams open"],
+  ["podherald_http_connections", "Connections open"],
+];
+
+/// The numbers that say most, out of the OpenMetrics text; series of one name are put together.
+export async function numbers(signal) {
+  const found = new Map();
+  for (const line of (await text("/metrics", signal)).split("\n")) {
+    const match = /^([a-z_]+)(?:\{[^}]*\})? ([0-9.e+-]+)/.exec(line);
+    if (!match) continue;
+    const [, name, value] = match;
+    const join = NUMBERS.find(([known]) => known === name)?.[2] ?? ((a, b) => a + b);
+    found.set(name, found.has(name) ? join(found.get(name), Number(value)) : Number(value));
+  }
+  return NUMBERS.filter(([name]) => found.has(name)).map(([name, words]) => [words, found.get(name)]);
+}
