@@ -25,9 +25,9 @@ use tower::ServiceExt;
 
 use super::{Access, Metrics, Options, State, router};
 use crate::{
-    live_output::{self, LiveOutputs},
     health::Readiness,
     journal::{self, Change, Journal, Retention, Sqlite},
+    live_output::{self, LiveOutputs},
     output_store::OutputStore,
 };
 
