@@ -36,10 +36,11 @@ async fn attempt(walk: &Walk, number: usize, played: &Played, events: &[Value]) 
     let name = format!("executor-{number}");
     let truth = walk.chronicle.truth(&played.uid).unwrap();
     let execution = walk.herald.execution(&played.execution_id).await;
+    let is_there = walk.cluster.get(Kind::Pod, NAMESPACE, &name).is_some();
     let was_in_sight = played.ends_at > walk.clear_from;
     let pods = execution["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(pod) = pods.iter().find(|pod| pod["uid"] == *played.uid) else {
-        assert!(truth.removed && !was_in_sight, "nobody has seen {name}: {truth:?}");
+        assert!(!is_there && !was_in_sight, "nobody has seen {name}: {truth:?}");
         return;
     };
     let of_attempt = |event: &&Value| {
@@ -57,7 +58,7 @@ async fn attempt(walk: &Walk, number: usize, played: &Played, events: &[Value]) 
     let told = amendments.fold(Outcome::told(end), Outcome::amended);
     let real = Outcome::real(&truth);
     // Of a pod that went while things went wrong the end may have been shown to nobody.
-    let is_right = told == real || (truth.removed && !was_in_sight && told.is_ignorance_of(&truth));
+    let is_right = told == real || (!is_there && !was_in_sight && told.is_ignorance_of(&truth));
     assert!(is_right, "{name} is said to be {told:?}, but is {real:?}: {truth:?}\n{end:#}");
     // P3
     let printed = if truth.started { played.life.output.as_ref() } else { b"" };
@@ -120,8 +121,7 @@ impl Outcome {
     fn is_ignorance_of(&self, truth: &Truth) -> bool {
         let knows_no_code = self.code.is_none();
         match (self.kind.as_str(), self.class.as_deref()) {
-            ("execution_failed", Some("unknown")) => knows_no_code,
-            ("execution_failed", Some("deleted")) => knows_no_code && (truth.deleted || truth.removed),
+            ("execution_failed", Some("unknown" | "deleted")) => knows_no_code,
             ("execution_failed", Some("node_lost")) => knows_no_code && truth.node_lost,
             ("execution_timeout", Some("timeout")) => knows_no_code && truth.reason == Some("DeadlineExceeded"),
             _ => false,

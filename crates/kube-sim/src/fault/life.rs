@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Cluster, Kind},
+    cluster::{Cluster, Deletion, Kind},
     logs::{LogRequest, LogStream, Logs, NoLog},
 };
 
@@ -211,7 +211,8 @@ impl Life {
     /// The pod as somebody creates it.
     pub fn pod(&self, name: &str, execution_id: &str) -> Value {
         let prepares = self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Init(_)));
-        let init_containers: Vec<Value> = prepares.then(|| json!({"name": INIT, "image": "played"})).into_iter().collect();
+        let init_containers: Vec<Value> =
+            prepares.then(|| json!({"name": INIT, "image": "played"})).into_iter().collect();
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": {"execution-id": execution_id}},
@@ -254,6 +255,10 @@ pub async fn play(cluster: &Cluster, chronicle: &Chronicle, namespace: &str, nam
         sleep(*pause).await;
         let done = match deed {
             Deed::Remove => cluster.remove(Kind::Pod, namespace, name, uid),
+            Deed::Delete => {
+                let deletion = Deletion { grace: Some(30), uid: Some(uid.to_owned()), ..Deletion::default() };
+                cluster.delete(Kind::Pod, namespace, name, &deletion).map(drop)
+            }
             deed => {
                 cluster.update(Kind::Pod, namespace, name, Some(uid), |pod| happen(pod, deed, cluster.now())).map(drop)
             }
@@ -351,11 +356,7 @@ fn happen(pod: &mut Value, deed: &Deed, now: Timestamp) {
             pod["status"]["reason"] = json!("NodeLost");
             set_condition(pod, "Ready", "False", Some("NodeStatusUnknown"), &now);
         }
-        Deed::Delete => {
-            pod["metadata"]["deletionTimestamp"] = json!(now);
-            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-        }
-        Deed::Remove => {}
+        Deed::Delete | Deed::Remove => {}
     }
 }
 
