@@ -1,16 +1,15 @@
 //! One run of one container, from the node's side of its shim.
 
-use std::{io, path::PathBuf, process::Stdio, sync::Arc};
+use std::{io, path::PathBuf, process::Stdio};
 
-use jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use super::{
-    environment::Program,
+    Clock,
     log::Writer,
     shim::{End, Order, Report, Spec},
 };
@@ -35,30 +34,40 @@ pub(super) enum Happening {
     Ended(End),
 }
 
+/// Tells what happens to one container of a pod.
+pub(super) struct Teller {
+    /// Which, as the pod counts them.
+    pub(super) container: usize,
+    pub(super) to: mpsc::Sender<(usize, Happening)>,
+}
+
+impl Teller {
+    async fn tell(&self, happening: Happening) {
+        // Nobody listens only where the pod is gone.
+        let _ = self.to.send((self.container, happening)).await;
+    }
+}
+
 /// Runs a program to its end, and tells. Orders that come after that are ignored.
 pub(super) async fn run(
     launcher: &Launcher,
-    program: Program,
-    memory_bytes: Option<u64>,
+    spec: &Spec,
     mut log: Writer,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    orders: &mut mpsc::UnboundedReceiver<Order>,
-    tell: impl Fn(Happening),
+    clock: Clock,
+    mut orders: watch::Receiver<Option<Order>>,
+    teller: &Teller,
 ) {
-    let spec = Spec {
-        command: program.command,
-        environment: program.environment,
-        directory: program.directory,
-        memory_bytes,
-        max_processes: launcher.max_processes,
-    };
     let done = async {
-        let mut shim = Shim::start(launcher, &spec).await?;
-        shim.follow(&mut log, &clock, orders, &tell).await
+        let mut shim = Shim::start(launcher, spec).await?;
+        shim.follow(&mut log, &clock, &mut orders, teller).await
     };
-    if let Err(error) = done.await {
-        tell(Happening::NotStarted(format!("the container's shim failed: {error}")));
-    }
+    let last = match done.await {
+        Ok(last) => last,
+        Err(error) => Happening::NotStarted(format!("the container's shim failed: {error}")),
+    };
+    // Whoever follows the log has its end when anybody hears of the container's.
+    drop(log);
+    teller.tell(last).await;
 }
 
 struct Shim {
@@ -71,11 +80,10 @@ impl Shim {
         let mut child = Command::new(&launcher.program)
             .args(&launcher.arguments)
             .env_clear()
+            // It closes with this process or this value: that ends the shim too, and all below it.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Its standard input closes with this process, which ends it too, and all below it.
-            .kill_on_drop(false)
             .process_group(0)
             .spawn()?;
         let mut orders = child.stdin.take().expect("it was asked for");
@@ -83,18 +91,19 @@ impl Shim {
         Ok(Self { child, orders })
     }
 
+    /// Until the shim's end; gives what remains to be told.
     async fn follow(
         &mut self,
         log: &mut Writer,
-        clock: &Arc<dyn Fn() -> Timestamp + Send + Sync>,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
-        tell: &impl Fn(Happening),
-    ) -> io::Result<()> {
+        clock: &Clock,
+        orders: &mut watch::Receiver<Option<Order>>,
+        teller: &Teller,
+    ) -> io::Result<Happening> {
         let mut output = self.child.stdout.take().expect("it was asked for");
         let mut reports = BufReader::new(self.child.stderr.take().expect("it was asked for")).lines();
         let mut buffer = vec![0; CHUNK];
         // A shim that dies without a word takes the program with it.
-        let mut end = Some(End { code: 137, excess: None });
+        let mut last = Happening::Ended(End { code: 137, excess: None });
         let (mut has_output, mut has_reports) = (true, true);
         while has_output || has_reports {
             tokio::select! {
@@ -106,28 +115,21 @@ impl Shim {
                     }
                 }
                 report = reports.next_line(), if has_reports => match report?.map(|line| serde_json::from_str(&line)) {
-                    Some(Ok(Report::Started)) => tell(Happening::Started),
-                    Some(Ok(Report::NotStarted { message })) => {
-                        tell(Happening::NotStarted(message));
-                        end = None;
-                    }
-                    Some(Ok(Report::Ended(ended))) => end = Some(ended),
-                    // Something that is no report: a shim does not print anything else.
-                    Some(Err(_)) => {}
+                    Some(Ok(Report::Started)) => teller.tell(Happening::Started).await,
+                    Some(Ok(Report::NotStarted { message })) => last = Happening::NotStarted(message),
+                    Some(Ok(Report::Ended(end))) => last = Happening::Ended(end),
+                    Some(Err(error)) => tracing::warn!(%error, "a container's shim said something that is no report"),
                     None => has_reports = false,
                 },
-                Some(order) = orders.recv() => {
+                Ok(()) = orders.changed() => {
+                    let order = *orders.borrow_and_update();
                     // A shim that has just ended takes no more orders.
                     let _ = self.orders.write_all(&line(&order)).await;
                 }
             }
         }
         self.child.wait().await?;
-        // All of the output is in the log before anybody hears of the end.
-        if let Some(end) = end {
-            tell(Happening::Ended(end));
-        }
-        Ok(())
+        Ok(last)
     }
 }
 

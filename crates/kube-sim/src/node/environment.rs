@@ -37,7 +37,7 @@ pub(super) fn make_volumes(cluster: &Cluster, pod: &Value, directory: &Path) -> 
     let mut volumes = Volumes::new();
     for volume in items(&pod["spec"]["volumes"]) {
         let name = text(&volume["name"]);
-        let path = directory.join("volumes").join(name);
+        let path = directory.join("volumes").join(inside(name)?);
         fs::create_dir_all(&path)?;
         if let Some(source) = volume.get("configMap").filter(|source| !source.is_null()) {
             fill_from_config_map(cluster, pod, source, &path)?;
@@ -117,6 +117,10 @@ pub(super) fn program(
     volumes: &Volumes,
     home: &Path,
 ) -> Result<Program, Unmade> {
+    // What an earlier run of the container left is not this one's.
+    if home.exists() {
+        fs::remove_dir_all(home)?;
+    }
     fs::create_dir_all(home)?;
     let mut mounts: Vec<(&str, PathBuf)> = Vec::new();
     for mount in items(&container["volumeMounts"]) {

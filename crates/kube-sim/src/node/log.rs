@@ -52,7 +52,7 @@ struct State {
 
 impl Writer {
     pub(super) async fn create(path: PathBuf, max_bytes: u64) -> io::Result<Self> {
-        let file = File::create(&path).await?;
+        let file = anew(&path).await?;
         let (tell, state) = watch::channel(State::default());
         let log = Log { path: path.into(), state, tell: Arc::new(Mutex::new(tell)) };
         Ok(Self { log, file, written: 0, max_bytes })
@@ -91,12 +91,19 @@ impl Writer {
 
     /// T66: only the newest file is ever read; the one before stays for whoever is reading it.
     async fn rotate(&mut self) -> io::Result<()> {
-        tokio::fs::remove_file(&self.log.path).await?;
-        self.file = File::create(&self.log.path).await?;
+        self.file = anew(&self.log.path).await?;
         self.written = 0;
         self.log.tell(|state| (state.length, state.rotations) = (0, state.rotations + 1));
         Ok(())
     }
+}
+
+/// An empty file in the place of one that may be read still, or be opened at this moment.
+async fn anew(path: &Path) -> io::Result<File> {
+    let next = path.with_extension("next");
+    let file = File::create(&next).await?;
+    tokio::fs::rename(&next, path).await?;
+    Ok(file)
 }
 
 impl Drop for Writer {

@@ -89,10 +89,13 @@ pub struct Node {
     shared: Arc<Shared>,
 }
 
+/// The cluster's.
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// What all pods of a node share.
 struct Shared {
     cluster: Cluster,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: Clock,
     directory: PathBuf,
     launcher: Launcher,
     places: Arc<Semaphore>,
@@ -132,6 +135,11 @@ impl Node {
             max_log_bytes: options.max_log_bytes,
         };
         Ok(Self { name: options.name, shared: Arc::new(shared) })
+    }
+
+    /// The logs of its containers.
+    pub fn logs(&self) -> Arc<dyn Logs> {
+        self.shared.logs.clone()
     }
 
     /// Runs pods until cancelled, then kills what runs and waits for its end.
@@ -176,7 +184,7 @@ impl Node {
             "spec": {},
             "status": {
                 "conditions": [{"type": "Ready", "status": "True", "reason": "EmbeddedNodeReady"}],
-                "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": self.name}],
+                "addresses": [{"type": "InternalIP", "address": status::ADDRESS}, {"type": "Hostname", "address": self.name}],
                 "nodeInfo": {"kubeletVersion": concat!("embedded-", env!("CARGO_PKG_VERSION")), "operatingSystem": "linux"},
             },
         });

@@ -1,11 +1,18 @@
 //! One pod on its node, from its volumes to its last container's end.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{self, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -15,10 +22,10 @@ use uuid::Uuid;
 
 use super::{
     Shared,
-    container::{self, Happening},
+    container::{self, Happening, Teller},
     environment::{self, MESSAGE, Volumes},
     log::{Log, Writer},
-    shim::{End, Excess, Order},
+    shim::{End, Excess, Order, Spec},
     status::{self, ContainerStatus, Facts, State, Terminated},
 };
 use crate::{cluster::Kind, logs::LogRequest};
@@ -26,10 +33,14 @@ use crate::{cluster::Kind, logs::LogRequest};
 /// A container that ends is started anew at once, then after this, twice this, and so on.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// A container that cannot be made is tried again.
+/// One that ran so long starts from the beginning with this.
+const LONG_RUN: Duration = Duration::from_secs(600);
+/// What did not work is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Last words are cut to this.
-const MAX_MESSAGE: usize = 4096;
+/// Of last words so many bytes count, the last ones.
+const MAX_MESSAGE: u64 = 4096;
+/// Started and ended, of a few containers.
+const HAPPENINGS: usize = 16;
 /// What is taken of a log for last words.
 const MESSAGE_LINES: u64 = 80;
 const MESSAGE_BYTES: usize = 2048;
@@ -44,13 +55,15 @@ pub(super) struct Worker {
     uid: String,
     directory: PathBuf,
     started: Timestamp,
+    /// The same, for deadlines.
+    since: Instant,
     volumes: Option<Volumes>,
     /// Init containers, then the others.
     containers: Vec<Container>,
     inits: usize,
     runs: JoinSet<()>,
-    happenings: mpsc::UnboundedReceiver<(usize, Happening)>,
-    tell: mpsc::UnboundedSender<(usize, Happening)>,
+    happenings: mpsc::Receiver<(usize, Happening)>,
+    tell: mpsc::Sender<(usize, Happening)>,
     /// Why everything has to end.
     stopping: Option<Stopping>,
 }
@@ -58,11 +71,15 @@ pub(super) struct Worker {
 struct Container {
     spec: Value,
     status: ContainerStatus,
-    orders: Option<mpsc::UnboundedSender<Order>>,
+    /// To the run that there is, if there is one.
+    orders: Option<watch::Sender<Option<Order>>>,
     log: Option<Log>,
     /// When it is started, if it waits for that.
     due: Option<Instant>,
+    /// Before the next start.
     backoff: Option<Duration>,
+    /// Times that it was started, or nearly.
+    runs: u64,
 }
 
 struct Stopping {
@@ -86,11 +103,12 @@ impl Worker {
         let directory = shared.directory.join(&uid);
         let inits = items(&pod["spec"]["initContainers"]);
         let containers = inits.iter().chain(items(&pod["spec"]["containers"])).cloned().map(Container::new).collect();
-        let (tell, happenings) = mpsc::unbounded_channel();
+        let (tell, happenings) = mpsc::channel(HAPPENINGS);
         Self {
             inits: inits.len(),
             directory,
             started: (shared.clock)(),
+            since: Instant::now(),
             volumes: None,
             containers,
             runs: JoinSet::new(),
@@ -111,8 +129,10 @@ impl Worker {
             () = self.deletion(&mut latest) => None,
             () = stop.cancelled() => None,
         };
-        if place.is_some() {
+        // One that nobody wants any more does not begin, place or not.
+        if place.is_some() && !self.is_being_deleted() {
             self.started = (self.shared.clock)();
+            self.since = Instant::now();
             self.live(&mut latest, &stop).await;
         }
         drop(place);
@@ -203,7 +223,7 @@ impl Worker {
     fn order(&self, order: Order) {
         for orders in self.containers.iter().filter_map(|container| container.orders.as_ref()) {
             // Who has ended takes none.
-            let _ = orders.send(order);
+            let _ = orders.send(Some(order));
         }
     }
 
@@ -214,8 +234,9 @@ impl Worker {
     }
 
     fn wake(&mut self) {
+        let deadline = self.deadline();
         let now = Instant::now();
-        if self.deadline().is_some_and(|at| at <= now) && self.stopping.is_none() {
+        if deadline.is_some_and(|at| at <= now) && self.stopping.is_none() {
             let grace = self.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
             self.stop(Why::Deadline, Duration::from_secs(grace));
         }
@@ -229,8 +250,7 @@ impl Worker {
 
     fn deadline(&self) -> Option<Instant> {
         let seconds = self.pod["spec"]["activeDeadlineSeconds"].as_u64()?;
-        let passed = Duration::try_from((self.shared.clock)().duration_since(self.started)).unwrap_or_default();
-        Instant::now().checked_add(Duration::from_secs(seconds).saturating_sub(passed))
+        self.since.checked_add(Duration::from_secs(seconds))
     }
 
     /// Starts what can be started.
@@ -262,17 +282,28 @@ impl Worker {
                 return;
             }
         };
+        let memory_bytes = container.spec["resources"]["limits"]["memory"].as_str().and_then(quantity);
         container.due = None;
+        container.runs += 1;
+        container.status.restarts = container.runs - 1;
         container.status.id = Some(format!("embedded://{}", Uuid::new_v4()));
+        if let State::Terminated(end) = &container.status.state {
+            container.status.last = Some(end.clone());
+        }
         container.log = Some(writer.log());
         self.shared.logs.add(&self.uid, &container.status.name, writer.log());
-        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let (orders, ordered) = watch::channel(None);
         container.orders = Some(orders);
-        let memory = container.spec["resources"]["limits"]["memory"].as_str().and_then(quantity);
-        let (shared, tell) = (self.shared.clone(), self.tell.clone());
+        let (shared, teller) = (self.shared.clone(), Teller { container: index, to: self.tell.clone() });
+        let spec = Spec {
+            command: program.command,
+            environment: program.environment,
+            directory: program.directory,
+            memory_bytes,
+            max_processes: shared.launcher.max_processes,
+        };
         self.runs.spawn(async move {
-            let tell = |happening| drop(tell.send((index, happening)));
-            container::run(&shared.launcher, program, memory, writer, shared.clock.clone(), &mut ordered, tell).await;
+            container::run(&shared.launcher, &spec, writer, shared.clock.clone(), ordered, &teller).await;
         });
     }
 
@@ -296,11 +327,11 @@ impl Worker {
         }
         let container = &self.containers[index];
         let volumes = self.volumes.as_ref().expect("they were made above");
-        let home = self.directory.join("containers").join(&container.status.name);
+        let home = self.home(index);
         let program = environment::program(&self.shared.cluster, &self.pod, &container.spec, volumes, &home)
             .map_err(|error| ("CreateContainerConfigError", error.to_string()))?;
-        let number = container.status.restarts + u64::from(container.log.is_some());
-        let path = home.with_file_name(format!("{}.{number}.log", container.status.name));
+        // As many as the log endpoint gives: of the run now and the one before.
+        let path = home.with_file_name(format!("{}.{}.log", container.status.name, container.runs % 2));
         let writer = Writer::create(path, self.shared.max_log_bytes).await;
         let writer = writer.map_err(|error| ("CreateContainerError", format!("cannot make the log: {error}")))?;
         Ok((program, writer))
@@ -309,74 +340,68 @@ impl Worker {
     async fn happen(&mut self, index: usize, happening: Happening) {
         let now = (self.shared.clock)();
         let container = &mut self.containers[index];
+        let id = container.status.id.clone();
         match happening {
-            Happening::Started => {
-                if let State::Terminated(_) | State::Waiting { .. } = container.status.state {
-                    container.status.restarts += u64::from(container.status.last.is_some());
-                }
-                container.status.state = State::Running { since: now };
-                if self.stopping.is_some() {
-                    // It was on its way when the others were told.
-                    self.order(Order::Terminate);
-                }
-            }
+            Happening::Started => container.status.state = State::Running { since: now },
             Happening::NotStarted(message) => {
-                let end = Terminated {
-                    code: 128,
-                    reason: "StartError",
-                    message: Some(format!("failed to create containerd task: {message}")),
-                    started: None,
-                    finished: now,
-                    id: container.status.id.clone(),
-                };
-                self.end(index, end);
+                let message = Some(format!("failed to create containerd task: {message}"));
+                self.end(
+                    index,
+                    Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id },
+                );
             }
             Happening::Ended(End { code, excess }) => {
                 let started = match container.status.state {
                     State::Running { since } => Some(since),
                     _ => None,
                 };
-                let (code, reason, words) = match excess {
-                    Some(Excess::Memory) => (137, "OOMKilled", None),
+                let reason = match (excess, code) {
+                    (Some(Excess::Memory), _) => "OOMKilled",
+                    (None, 0) => "Completed",
+                    _ => "Error",
+                };
+                let message = match excess {
                     Some(Excess::Processes) => {
-                        (137, "Error", Some("it had more processes than a container may have".to_owned()))
+                        let most = self.shared.launcher.max_processes;
+                        Some(format!(
+                            "killed: it had more than {most} processes, the most that a container here may have"
+                        ))
                     }
-                    None if code == 0 => (0, "Completed", None),
-                    None => (code, "Error", None),
+                    _ => self.last_words(index, code).await,
                 };
-                let message = match words {
-                    Some(words) => Some(words),
-                    None => self.last_words(index, code).await,
-                };
-                let id = self.containers[index].status.id.clone();
                 self.end(index, Terminated { code, reason, message, started, finished: now, id });
             }
         }
     }
 
     fn end(&mut self, index: usize, end: Terminated) {
+        let (is_init, has_failed) = (index < self.inits, end.code != 0);
         let restarts = match text(&self.pod["spec"]["restartPolicy"]) {
             "Never" => false,
-            "OnFailure" => end.code != 0,
+            "OnFailure" => has_failed,
             // An init container is done when it is done.
-            _ => index >= self.inits || end.code != 0,
+            _ => !is_init || has_failed,
         };
-        let (is_init, has_failed) = (index < self.inits, end.code != 0);
+        let (id, name, namespace) = (&self.uid, self.name().to_owned(), self.namespace().to_owned());
+        let pod = format!("{name}_{namespace}({id})");
         let container = &mut self.containers[index];
         container.orders = None;
+        let ran =
+            end.started.map(|started| Duration::try_from(end.finished.duration_since(started)).unwrap_or_default());
         container.status.state = State::Terminated(end.clone());
         if self.stopping.is_some() {
             return;
         }
         if restarts {
-            let pause = container.backoff;
+            let pause = container.backoff.filter(|_| ran.is_none_or(|ran| ran < LONG_RUN));
             container.backoff = Some(pause.map_or(FIRST_BACKOFF, |pause| (pause * 2).min(LONGEST_BACKOFF)));
             container.due = Some(Instant::now() + pause.unwrap_or_default());
-            container.status.last = Some(end);
             if let Some(pause) = pause {
-                let message =
-                    format!("back-off {} restarting failed container={}", seconds(pause), container.status.name);
-                container.status.state = State::Waiting { reason: "CrashLoopBackOff", message: Some(message) };
+                let (pause, container) = (seconds(pause), &container.status.name);
+                let message = format!("back-off {pause} restarting failed container={container} pod={pod}");
+                let status = &mut self.containers[index].status;
+                status.state = State::Waiting { reason: "CrashLoopBackOff", message: Some(message) };
+                status.last = Some(end);
             }
         } else if is_init && has_failed {
             self.stop(Why::Failed, Duration::ZERO);
@@ -386,9 +411,7 @@ impl Worker {
     /// What the program left as its last words, or its log's end where the pod asks for that.
     async fn last_words(&self, index: usize, code: i32) -> Option<String> {
         let container = &self.containers[index];
-        let home = self.directory.join("containers").join(&container.status.name);
-        let mut words = tokio::fs::read(home.join(MESSAGE)).await.unwrap_or_default();
-        words.truncate(MAX_MESSAGE);
+        let mut words = ending(&self.home(index).join(MESSAGE)).await.unwrap_or_default();
         let falls_back = container.spec["terminationMessagePolicy"] == "FallbackToLogsOnError" && code != 0;
         if words.is_empty()
             && falls_back
@@ -413,6 +436,11 @@ impl Worker {
             }
         }
         (!words.is_empty()).then(|| String::from_utf8_lossy(&words).into_owned())
+    }
+
+    /// Where a container's files are, but for its volumes.
+    fn home(&self, index: usize) -> PathBuf {
+        self.directory.join("containers").join(&self.containers[index].status.name)
     }
 
     fn is_running(&self) -> bool {
@@ -506,7 +534,7 @@ impl Container {
             restarts: 0,
             id: None,
         };
-        Self { spec, status, orders: None, log: None, due: None, backoff: None }
+        Self { spec, status, orders: None, log: None, due: None, backoff: None, runs: 0 }
     }
 
     fn has_succeeded(&self) -> bool {
@@ -533,6 +561,18 @@ async fn changed(latest: &mut Latest) -> Option<Arc<Value>> {
     }
 }
 
+/// The end of a file, if it is one: a program may have put anything in its place.
+async fn ending(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = tokio::fs::symlink_metadata(path).await?;
+    let mut end = Vec::new();
+    if metadata.is_file() {
+        let mut file = File::open(path).await?;
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(MAX_MESSAGE))).await?;
+        file.take(MAX_MESSAGE).read_to_end(&mut end).await?;
+    }
+    Ok(end)
+}
+
 /// `10s`, `1m20s`.
 fn seconds(pause: Duration) -> String {
     let (minutes, seconds) = (pause.as_secs() / 60, pause.as_secs() % 60);
@@ -541,27 +581,22 @@ fn seconds(pause: Duration) -> String {
 
 /// Bytes of a quantity such as `64Mi` or `1e6`.
 fn quantity(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 10] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-        ("m", 0),
-        ("", 1),
+    const UNITS: [(&str, f64); 10] = [
+        ("Ki", 1024.),
+        ("Mi", 1_048_576.),
+        ("Gi", 1_073_741_824.),
+        ("Ti", 1_099_511_627_776.),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("", 1.),
     ];
-    let (number, unit) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
-    let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.0)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "it saturates"
-    )]
-    Some((number * if unit == 0 { 0.001 } else { unit as f64 }) as u64)
+    let (number, unit) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive, and saturates")]
+    Some((number * unit) as u64)
 }
 
 fn items(list: &Value) -> &[Value] {

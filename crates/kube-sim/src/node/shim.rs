@@ -8,6 +8,8 @@
 //! Standard input: a [`Spec`] on the first line, then a line for each [`Order`]. Standard output: what the program prints, on both of
 //! its streams. Standard error: a line for each [`Report`].
 
+#![expect(clippy::disallowed_methods, reason = "a small synchronous program: it has no runtime and no paused clock")]
+
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsString,
@@ -20,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -32,9 +34,14 @@ use serde::{Deserialize, Serialize};
 
 /// The second argument of a shim that only becomes the program.
 const BECOME: &str = "become";
-/// Between two looks at a container whose memory is limited; at others it looks for the number of processes only.
-const LOOK_CLOSELY: Duration = Duration::from_millis(50);
-const LOOK: Duration = Duration::from_millis(250);
+/// How a program ends that cannot be executed although its file can be, as runc has it.
+const NOT_EXECUTED: u8 = 255;
+/// Between two looks at what a container uses.
+const LOOK: Duration = Duration::from_millis(50);
+/// Until the first look at what is left of a killed one; then longer and longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// Orders and the end: the program's end, one wish to end, one order to.
+const EVENTS: usize = 4;
 
 /// What to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,98 +89,109 @@ pub(super) enum Excess {
 
 enum Event {
     Order(Order),
-    /// The node is gone.
-    Orphaned,
-    Reaped(Pid, ExitStatus),
+    Ended(ExitStatus),
 }
 
 /// Runs as a shim, if that is what these arguments, without the program's name, ask for.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let done = match arguments.split_first() {
-        Some((first, program)) if first == BECOME => become_program(program),
-        _ => supervise(),
-    };
-    if let Err(error) = done {
+    if let Some((first, program)) = arguments.split_first()
+        && first == BECOME
+    {
+        return become_program(program);
+    }
+    if let Err(error) = supervise() {
         report(&Report::NotStarted { message: error.to_string() });
     }
-    ExitCode::FAILURE
+    ExitCode::SUCCESS
 }
 
-/// The program dies with the shim, should somebody kill that one.
-fn become_program(program: &[OsString]) -> io::Result<()> {
-    let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The shim may have gone before the line above took effect.
-    if getppid() != parent {
-        return Ok(());
+/// Replaces itself by the program, which dies with the shim, should somebody kill that one.
+fn become_program(arguments: &[OsString]) -> ExitCode {
+    let [shim, path, name, arguments @ ..] = arguments else { return NOT_EXECUTED.into() };
+    let parent = || getppid().map(|pid| pid.as_raw_pid().to_string().into());
+    // The shim may have gone before its death was asked to be told.
+    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() || parent().as_ref() != Some(shim) {
+        return NOT_EXECUTED.into();
     }
-    let [path, name, arguments @ ..] = program else { return Err(io::ErrorKind::InvalidInput.into()) };
-    Err(Command::new(path).arg0(name).args(arguments).exec())
+    let error = Command::new(path).arg0(name).args(arguments).exec();
+    // Standard error is the container's output by now.
+    let _ = writeln!(io::stderr(), "exec {}: {error}", path.display());
+    NOT_EXECUTED.into()
 }
 
 fn supervise() -> io::Result<()> {
     let mut first = String::new();
     io::stdin().lock().read_line(&mut first)?;
     let spec: Spec = serde_json::from_str(&first)?;
+    fs::read("/proc/thread-self/children")
+        .map_err(|_| io::Error::other("this kernel has no /proc/PID/task/TID/children"))?;
     set_child_subreaper(Some(getpid()))?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    let program = match find(&spec) {
-        Ok(program) => program,
+    let main = match find(&spec).and_then(|program| start(&spec, &program)) {
+        Ok(main) => main,
         Err(message) => {
             report(&Report::NotStarted { message });
             return Ok(());
         }
     };
-    // Both streams go down one pipe, so that they keep their order.
-    let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1).take(1))
-        .arg(BECOME)
-        .arg(&program)
-        .args(&spec.command)
-        .env_clear()
-        .envs(&spec.environment)
-        .current_dir(&spec.directory)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0)
-        .spawn()?;
-    let main = Pid::from_child(&child);
     report(&Report::Started);
 
-    let (tell, events) = mpsc::channel();
+    let (tell, events) = mpsc::sync_channel(EVENTS);
     let orders = tell.clone();
+    // Ends with this process: it waits for standard input.
     thread::spawn(move || listen(&orders));
-    thread::spawn(move || reap(&tell));
-    let end = watch(&spec, main, &events);
-    kill_all();
+    let reaper = thread::spawn(move || reap(main, &tell));
+    let end = watch(&spec, main, &events, &reaper);
+    kill_all(&reaper);
     report(&Report::Ended(end));
     Ok(())
 }
 
+fn start(spec: &Spec, program: &Path) -> Result<Pid, String> {
+    if !spec.directory.is_dir() {
+        return Err(format!("chdir to cwd ({:?}): no such directory", spec.directory));
+    }
+    let spawned = || {
+        // Both streams go down one pipe, so that they keep their order.
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        Command::new("/proc/self/exe")
+            .args(std::env::args_os().skip(1).take(1))
+            .arg(BECOME)
+            .arg(getpid().as_raw_pid().to_string())
+            .arg(program)
+            .args(&spec.command)
+            .env_clear()
+            .envs(&spec.environment)
+            .current_dir(&spec.directory)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+    };
+    let child = spawned().map_err(|error| format!("exec: {:?}: {error}", spec.command[0]))?;
+    Ok(Pid::from_child(&child))
+}
+
 /// Waits for the program's end and keeps it within its bounds.
-fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>) -> End {
-    let pause = if spec.memory_bytes.is_some() { LOOK_CLOSELY } else { LOOK };
+fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHandle<()>) -> End {
     let mut excess = None;
     loop {
-        match events.recv_timeout(pause) {
+        match events.recv_timeout(LOOK) {
             // A program that its node asks to end may take its time.
             Ok(Event::Order(Order::Terminate)) => drop(kill_process(main, Signal::TERM)),
-            Ok(Event::Order(Order::Kill) | Event::Orphaned) => kill_all(),
-            Ok(Event::Reaped(pid, status)) if pid == main => {
+            Ok(Event::Order(Order::Kill)) => kill_all(reaper),
+            Ok(Event::Ended(status)) => {
                 let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-                return End { code: code.unwrap_or(255), excess };
+                return End { code: code.unwrap_or(i32::from(NOT_EXECUTED)), excess };
             }
-            Ok(Event::Reaped(..)) => {}
-            // No child is left, and nobody reported this one: somebody else has reaped it.
+            // No child is left, and nobody was told of this one: somebody else has reaped it.
             Err(RecvTimeoutError::Disconnected) => return End { code: 137, excess },
             Err(RecvTimeoutError::Timeout) => {
-                let found = exceeded(spec);
-                if found.is_some() {
-                    excess = found;
-                    kill_all();
+                excess = excess.or_else(|| exceeded(spec));
+                if excess.is_some() {
+                    kill_all(reaper);
                 }
             }
         }
@@ -190,50 +208,53 @@ fn exceeded(spec: &Spec) -> Option<Excess> {
     (used > limit).then_some(Excess::Memory)
 }
 
-fn listen(events: &mpsc::Sender<Event>) {
-    for line in io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
-        if let Ok(order) = serde_json::from_str(&line)
-            && events.send(Event::Order(order)).is_err()
-        {
+/// Hands on what the node says, and takes its silence for an order to end everything; nothing comes after that order.
+fn listen(events: &mpsc::SyncSender<Event>) {
+    let orders = io::stdin().lock().lines().map_while(Result::ok);
+    for order in orders.filter_map(|line| serde_json::from_str(&line).ok()).chain([Order::Kill]) {
+        if events.send(Event::Order(order)).is_err() || order == Order::Kill {
             return;
         }
     }
-    // Nobody listens any more only when all is over.
-    let _ = events.send(Event::Orphaned);
 }
 
-fn reap(events: &mpsc::Sender<Event>) {
-    while let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
-        if events.send(Event::Reaped(pid, ExitStatus::from_raw(status.as_raw()))).is_err() {
-            return;
+/// Takes note of every end, until this process has no children any more. Whatever loses its parent becomes a child of this
+/// process, so nothing of the container is left then.
+fn reap(main: Pid, events: &mpsc::SyncSender<Event>) {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == main => {
+                // Nobody waits for it any more only when all is over.
+                let _ = events.send(Event::Ended(ExitStatus::from_raw(status.as_raw())));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
         }
     }
 }
 
 /// Kills every descendant until none is left. All are stopped first: what forks for ever would win a race with a list that
 /// grows while it is read.
-fn kill_all() {
-    loop {
+fn kill_all(reaper: &JoinHandle<()>) {
+    let mut pause = FIRST_PAUSE;
+    while !reaper.is_finished() {
         let mut stopped = HashSet::new();
         loop {
             let mut new = descendants();
-            new.retain(|pid| !stopped.contains(pid));
+            new.retain(|pid| stopped.insert(*pid));
             if new.is_empty() {
                 break;
             }
+            // Who has ended meanwhile needs no signal; here and below.
             for pid in new {
                 let _ = kill_process(pid, Signal::STOP);
-                stopped.insert(pid);
             }
-        }
-        if stopped.is_empty() {
-            return;
         }
         for pid in stopped {
             let _ = kill_process(pid, Signal::KILL);
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(pause);
+        pause = (pause * 2).min(LOOK);
     }
 }
 

@@ -3,6 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+/// Of the node and all its pods.
+pub(super) const ADDRESS: &str = "127.0.0.1";
+
 /// What is known of one container.
 #[derive(Debug, Clone)]
 pub(super) struct ContainerStatus {
@@ -57,8 +60,10 @@ pub(super) fn write(pod: &mut Value, facts: &Facts<'_>, now: Timestamp) {
         status["message"] = json!(message);
     }
     status["startTime"] = json!(time(facts.started));
-    status["hostIP"] = json!("127.0.0.1");
-    status["podIP"] = json!("127.0.0.1");
+    for (one, all) in [("hostIP", "hostIPs"), ("podIP", "podIPs")] {
+        status[one] = json!(ADDRESS);
+        status[all] = json!([{"ip": ADDRESS}]);
+    }
     if !facts.init.is_empty() {
         status["initContainerStatuses"] = facts.init.iter().map(container).collect();
     }
@@ -129,7 +134,7 @@ fn container(status: &ContainerStatus) -> Value {
 fn terminated(end: &Terminated) -> Value {
     let mut value = json!({
         "exitCode": end.code, "reason": end.reason,
-        "startedAt": end.started.map(time), "finishedAt": time(end.finished),
+        "startedAt": time(end.started.unwrap_or(Timestamp::UNIX_EPOCH)), "finishedAt": time(end.finished),
     });
     if let Some(message) = &end.message {
         value["message"] = json!(message);
