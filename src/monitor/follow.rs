@@ -101,6 +101,7 @@ pub(super) async fn follow(
                         pod = job.pod,
                         "the log was begun anew; what it lost is lost"
                     );
+                    over.run_until_cancelled(sleep(backoff.pause())).await;
                 }
                 Ok(Ended::Unwanted) => return,
                 Err(Trouble::Disk(error)) => {
@@ -168,6 +169,7 @@ impl Follow {
             }
             if !bytes.is_empty() {
                 self.take(bytes).await?;
+                skipped = self.taken;
                 self.tell(job, heard);
             }
         }

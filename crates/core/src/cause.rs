@@ -29,7 +29,7 @@ pub(crate) enum Decision {
 pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> Decision {
     let judge = Judge { evidence, now };
     let is_over = evidence.phase.is_terminal() || evidence.gone.is_some();
-    if let Some(end) = judge.ended_run()
+    if let Some(end) = evidence.ended_run()
         && (is_over || !will_restart_main(evidence, end))
     {
         return judge.ended(judge.by_exit(end));
@@ -179,12 +179,6 @@ impl Judge<'_> {
             container: finding.container,
             message: finding.message,
         }))
-    }
-
-    /// The end of the main container's latest run, unless it runs again.
-    fn ended_run(&self) -> Option<&Termination> {
-        let exit = self.evidence.exit.as_ref()?;
-        (self.evidence.state != MainState::Running).then_some(&exit.end)
     }
 
     fn by_exit(&self, end: &Termination) -> Finding {

@@ -144,6 +144,12 @@ impl Evidence {
         self.main.as_ref().filter(|_| runs).map(|main| main.name.as_str())
     }
 
+    /// The end of the main container's latest run, unless it runs again: then an end that is known is that of an earlier run.
+    pub fn ended_run(&self) -> Option<&Termination> {
+        let exit = self.exit.as_ref()?;
+        (self.state != MainState::Running).then_some(&exit.end)
+    }
+
     /// Where the monitor stands with this pod, in the words of `/pods`.
     pub fn monitor_state(&self) -> MonitorState {
         match () {

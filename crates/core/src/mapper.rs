@@ -304,7 +304,7 @@ impl Events<'_> {
 
     fn of_afterwards(&mut self) {
         let Some(amends) = self.evidence.terminal else { return };
-        let late = self.evidence.exit.as_ref().filter(|exit| exit.end.code.is_some()).map(|exit| exit.end.clone());
+        let late = self.evidence.ended_run().filter(|end| end.code.is_some()).cloned();
         if let Some(end) = late
             && let Some(ending) = &mut self.evidence.ending
             && ending.exit.code.is_none()

@@ -27,7 +27,7 @@ struct Stream {
 
 impl Reader {
     pub(super) fn of_all() -> Self {
-        Self::new(None, "/events".to_owned())
+        Self::new(None, "/events?last_event_id=0".to_owned())
     }
 
     pub(super) fn of_one(execution_id: String) -> Self {

@@ -18,13 +18,14 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Cluster, Kind},
+    cluster::{Cluster, Deletion, Kind},
     logs::{LogRequest, LogStream, Logs, NoLog},
 };
 
 const NODE: &str = "played-0";
 /// Name of the container in every played pod.
 pub const CONTAINER: &str = "executor";
+const INIT: &str = "init";
 
 /// What happens to a pod, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,13 @@ pub enum Deed {
     Remove,
 }
 
+impl Deed {
+    /// True if a pod can end by it.
+    pub fn ends(&self) -> bool {
+        !matches!(self, Self::Schedule | Self::Init(0) | Self::Start | Self::Restart(_))
+    }
+}
+
 /// A pod's deeds, each after a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
@@ -82,6 +90,8 @@ pub struct Truth {
     pub reason: Option<&'static str>,
     /// An init container failed with this code.
     pub init_failed: Option<i32>,
+    /// Its node was heard of no more.
+    pub node_lost: bool,
     /// Somebody asked for its deletion.
     pub deleted: bool,
     /// The API has nothing of it any more.
@@ -192,14 +202,24 @@ impl Life {
         Self { restart_policy, deadline_seconds, deeds: plot.deeds, output }
     }
 
+    /// How long it takes until the first deed of this kind; to its last one if there is none.
+    pub fn until(&self, is_it: impl Fn(&Deed) -> bool) -> Duration {
+        let end = self.deeds.iter().position(|(_, deed)| is_it(deed)).map_or(self.deeds.len(), |index| index + 1);
+        self.deeds[..end].iter().map(|(pause, _)| *pause).sum()
+    }
+
     /// The pod as somebody creates it.
     pub fn pod(&self, name: &str, execution_id: &str) -> Value {
+        let prepares = self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Init(_)));
+        let init_containers: Vec<Value> =
+            prepares.then(|| json!({"name": INIT, "image": "played"})).into_iter().collect();
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": {"execution-id": execution_id}},
             "spec": {
                 "restartPolicy": self.restart_policy,
                 "activeDeadlineSeconds": self.deadline_seconds,
+                "initContainers": init_containers,
                 "containers": [{"name": CONTAINER, "image": "played"}],
             },
         })
@@ -235,6 +255,10 @@ pub async fn play(cluster: &Cluster, chronicle: &Chronicle, namespace: &str, nam
         sleep(*pause).await;
         let done = match deed {
             Deed::Remove => cluster.remove(Kind::Pod, namespace, name, uid),
+            Deed::Delete => {
+                let deletion = Deletion { grace: Some(30), uid: Some(uid.to_owned()), ..Deletion::default() };
+                cluster.delete(Kind::Pod, namespace, name, &deletion).map(drop)
+            }
             deed => {
                 cluster.update(Kind::Pod, namespace, name, Some(uid), |pod| happen(pod, deed, cluster.now())).map(drop)
             }
@@ -259,7 +283,8 @@ pub async fn play(cluster: &Cluster, chronicle: &Chronicle, namespace: &str, nam
 impl Truth {
     fn learn(&mut self, deed: &Deed) {
         match deed {
-            Deed::Schedule | Deed::LoseNode | Deed::Restart(_) => {}
+            Deed::Schedule | Deed::Restart(_) => {}
+            Deed::LoseNode => self.node_lost = true,
             Deed::Init(code) => self.init_failed = Some(*code).filter(|code| *code != 0),
             Deed::Start => self.started = true,
             Deed::Exit { code, oom } => (self.exit, self.oom) = (Some(*code), *oom),
@@ -281,7 +306,7 @@ fn happen(pod: &mut Value, deed: &Deed, now: Timestamp) {
             pod["status"]["startTime"] = json!(now);
         }
         Deed::Init(code) => {
-            pod["status"]["initContainerStatuses"] = json!([ended("init", *code, false, &now, &now, 0)]);
+            pod["status"]["initContainerStatuses"] = json!([ended(INIT, *code, false, &now, &now, 0)]);
             if *code != 0 {
                 pod["status"]["phase"] = json!("Failed");
                 pod["status"]["containerStatuses"] = json!([{
@@ -331,11 +356,7 @@ fn happen(pod: &mut Value, deed: &Deed, now: Timestamp) {
             pod["status"]["reason"] = json!("NodeLost");
             set_condition(pod, "Ready", "False", Some("NodeStatusUnknown"), &now);
         }
-        Deed::Delete => {
-            pod["metadata"]["deletionTimestamp"] = json!(now);
-            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-        }
-        Deed::Remove => {}
+        Deed::Delete | Deed::Remove => {}
     }
 }
 
