@@ -293,7 +293,7 @@ function standing(execution, now) {
   const on = node ? ` on ${node}` : "";
   const attempt = execution.attempts > 1 ? `, attempt ${execution.attempt} of ${execution.attempts}` : "";
   if (status === "running" && times.started) {
-    return `Running for ${duration(Math.floor(Math.max(0, now - Date.parse(times.started)) / 1_000) * 1_000).replace("0 ms", "0 s").replace(".0", "")}${on}${attempt}`;
+    return `Running for ${duration(Math.floor(Math.max(0, now - Date.parse(times.started)) / 1_000) * 1_000).replace(".0", "")}${on}${attempt}`;
   }
   if (!isOver(status)) return `Not running yet${on}${attempt}`;
   const took = times.started && times.ended ? ` after ${duration(Date.parse(times.ended) - Date.parse(times.started))}` : "";

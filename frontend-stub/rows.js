@@ -206,5 +206,5 @@ function took(item, now) {
   if (!item.started) return "";
   if (isOver(item.status)) return item.ended ? duration(Date.parse(item.ended) - Date.parse(item.started)) : "";
   const passed = Math.max(0, now - Date.parse(item.started));
-  return duration(Math.floor(passed / 1_000) * 1_000).replace(/^0 ms$/, "0 s").replace(".0", "");
+  return duration(Math.floor(passed / 1_000) * 1_000).replace(".0", "");
 }

@@ -124,9 +124,11 @@ export function bytes(count) {
   return `${count.toFixed(count < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-/// A length of time; the clocks of nodes and browsers differ, so none is negative.
+/// A length of time. The clocks of nodes and browsers differ, so none is negative; Kubernetes counts in whole seconds, so
+/// none is nothing.
 export function duration(milliseconds) {
   const total = Math.max(0, milliseconds);
+  if (total === 0) return "< 1 s";
   if (total < 1_000) return `${Math.round(total)} ms`;
   if (total < 10_000) return `${(total / 1_000).toFixed(1)} s`;
   const seconds = Math.round(total / 1_000);

@@ -43,15 +43,19 @@ try {
     wait never`, { labels: { "user-id": "ada", team: "blue", stage: "production" } });
   await herald.until("resize-images-2291", "running");
 
-  const wide = await open(browser, { viewport: { width: 1280, height: 760 }, colorScheme: "light" });
-  await wide.goto(herald.url);
-  await connection(wide, "live");
-  await wide.locator(".rows tbody tr", { hasText: "62 %" }).waitFor();
-  await picture(wide, "executions");
-  await wide.getByRole("link", { name: "resize-images-2291" }).click();
-  await wide.locator(".output", { hasText: "photo-0014" }).waitFor();
-  await wide.getByText("62 % · resizing images").waitFor();
-  await picture(wide, "live-output");
+  // A log is followed, and its progress known, while somebody watches: the list is opened beside the execution.
+  const size = { viewport: { width: 1280, height: 760 }, colorScheme: "light" };
+  const one = await open(browser, size);
+  await one.goto(`${herald.url}/?execution=resize-images-2291`);
+  await one.locator(".output", { hasText: "photo-0014" }).waitFor();
+  await one.getByText("62 % · resizing images").waitFor();
+  await picture(one, "live-output");
+
+  const list = await open(browser, size);
+  await list.goto(herald.url);
+  await connection(list, "live");
+  await list.locator(".rows tbody tr", { hasText: "62 %" }).waitFor();
+  await picture(list, "executions");
 
   const phone = await open(browser, { viewport: { width: 390, height: 780 }, deviceScaleFactor: 1.5, colorScheme: "dark", isMobile: true, hasTouch: true });
   await phone.goto(`${herald.url}/?execution=nightly-report-010`);
