@@ -144,6 +144,7 @@ impl Follow {
     /// One request, from the log's first byte: only so is it certain where one is.
     async fn read(&mut self, client: &kube::Client, job: &Job, heard: &mpsc::Sender<Heard>) -> Result<Ended, Trouble> {
         let mut body = open(client, job).await?;
+        let known = self.taken;
         let mut skipped = 0;
         let mut digest = Sha256::new();
         loop {
@@ -159,11 +160,11 @@ impl Follow {
                 }
             };
             let Ok(mut bytes) = frame.into_data() else { continue };
-            if skipped < self.taken {
-                let known = usize::try_from(self.taken - skipped).map_or(bytes.len(), |left| left.min(bytes.len()));
-                digest.update(&bytes.split_to(known));
-                skipped += known as u64;
-                if skipped == self.taken && digest.clone().finalize() != self.digest.clone().finalize() {
+            if skipped < known {
+                let again = usize::try_from(known - skipped).map_or(bytes.len(), |left| left.min(bytes.len()));
+                digest.update(&bytes.split_to(again));
+                skipped += again as u64;
+                if skipped == known && digest.clone().finalize() != self.digest.clone().finalize() {
                     return self.begin_anew().await;
                 }
             }
@@ -173,7 +174,7 @@ impl Follow {
                 self.tell(job, heard);
             }
         }
-        if skipped < self.taken {
+        if skipped < known {
             return self.begin_anew().await;
         }
         self.tell(job, heard);
