@@ -42,7 +42,7 @@ async fn what_a_program_leaves_behind_ends_with_it() {
 async fn daemons_go_with_their_pod() {
     let world = World::new();
     let pids = begun(&world, "p", STAY).await;
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     until_dead(&pids).await;
 }
 
