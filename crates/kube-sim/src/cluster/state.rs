@@ -135,7 +135,7 @@ impl State {
         SYSTEM_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
         let (name, base) = (text(&object, "/metadata/name"), text(&object, "/metadata/generateName"));
         let is_made_up = name.is_empty() && !base.is_empty();
-        let name = if is_made_up { self.free_name(kind, namespace, &base.to_owned()) } else { name.to_owned() };
+        let name = if is_made_up { self.free_name(kind, namespace, base) } else { name.to_owned() };
         let fields = metadata(&mut object);
         if name.is_empty() {
             fields.remove("name");

@@ -234,8 +234,9 @@ impl Worker {
     }
 
     fn wake(&mut self) {
+        let deadline = self.deadline();
         let now = Instant::now();
-        if self.deadline().is_some_and(|at| at <= now) && self.stopping.is_none() {
+        if deadline.is_some_and(|at| at <= now) && self.stopping.is_none() {
             let grace = self.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
             self.stop(Why::Deadline, Duration::from_secs(grace));
         }

@@ -1,5 +1,7 @@
 //! A node that runs real processes, on the real clock: what a kubelet writes, and that nothing is ever left behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod endings;
 mod files;
 mod limits;
