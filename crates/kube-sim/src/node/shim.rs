@@ -5,8 +5,8 @@
 //! group or session, so the shim's descendants are the container. When the program ends, when the node says so, or when the
 //! node is gone (its end of the pipe closes, even by kill -9), the shim kills them all, and only then ends.
 //!
-//! Standard input: a [`Spec`] on the first line, then a line for each [`Order`]. Standard output: what the program prints, on both of
-//! its streams. Standard error: a line for each [`Report`].
+//! Standard input: what to run, on the first line, then a line for each order. Standard output: what the program prints, on
+//! both of its streams. Standard error: a line for each report.
 
 #![expect(clippy::disallowed_methods, reason = "a small synchronous program: it has no runtime and no paused clock")]
 

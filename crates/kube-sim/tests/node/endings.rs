@@ -51,11 +51,11 @@ async fn the_end_is_written_as_a_kubelet_writes_it() {
     let expected = json!({
         "phase": "Failed",
         "conditions": [
-            {"type": "PodScheduled", "status": "True", "lastProbeTime": null},
-            {"type": "PodReadyToStartContainers", "status": "False", "lastProbeTime": null},
-            {"type": "Initialized", "status": "True", "lastProbeTime": null},
-            {"type": "Ready", "status": "False", "reason": "PodFailed", "lastProbeTime": null},
-            {"type": "ContainersReady", "status": "False", "reason": "PodFailed", "lastProbeTime": null},
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "PodReadyToStartContainers", "status": "False"},
+            {"type": "Initialized", "status": "True"},
+            {"type": "Ready", "status": "False", "reason": "PodFailed"},
+            {"type": "ContainersReady", "status": "False", "reason": "PodFailed"},
         ],
         "hostIP": "127.0.0.1", "hostIPs": [{"ip": "127.0.0.1"}],
         "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
@@ -101,7 +101,7 @@ async fn a_program_that_ignores_the_wish_is_killed_after_the_grace() {
     let mut story = world.create(pod("p", "trap '' TERM; echo ready; while true; do sleep 0.05; done"));
     story.until_running().await;
     ready(&world).await;
-    world.delete("p", 1);
+    world.delete("p", 1).await;
     let begun = Instant::now();
     story.until_gone().await;
     assert!(begun.elapsed() >= Duration::from_secs(1));
@@ -114,7 +114,7 @@ async fn a_program_may_end_well_when_its_pod_is_deleted() {
     let world = World::new();
     let mut story = world.create(pod("p", "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.05; done"));
     ready(&world).await;
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
     assert_eq!(terminated(story.last(), 0)["exitCode"], 0);
     assert_eq!(phase(story.last()), "Succeeded");
@@ -150,7 +150,7 @@ async fn without_a_command_there_is_nothing_to_run() {
     let message = &waiting["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
     assert_eq!(message, "the embedded cluster has no images: give the container a command");
     assert_eq!(phase(&waiting), "Pending");
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
 }
 

@@ -91,7 +91,7 @@ async fn a_pods_files_go_with_it() {
     let mut story = world.run(pod("p", "echo hi > file")).await;
     let directory = world.directory.path().join("node").join(story.last()["metadata"]["uid"].as_str().unwrap());
     assert!(directory.is_dir());
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
     crate::world::until(|| !directory.exists()).await;
 }

@@ -44,7 +44,7 @@ async fn a_flood_of_output_does_not_fill_the_disk() {
     // It has printed far more than it may keep once its file is another one.
     until(|| rotated().any(|file| file.len() > MAX / 2)).await;
     assert!(rotated().filter(|file| file.is_file()).map(|file| file.len()).sum::<u64>() <= MAX);
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
     assert_eq!(phase(story.last()), "Failed");
 }

@@ -78,7 +78,7 @@ async fn a_log_goes_with_its_pod() {
     let world = World::new();
     let mut story = world.run(pod("p", "echo hi")).await;
     let request = world.request("p");
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
     let mut is_gone = false;
     while !is_gone {

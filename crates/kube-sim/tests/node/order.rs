@@ -73,7 +73,7 @@ async fn what_fails_again_waits_before_its_next_start() {
     assert_eq!(status["state"]["waiting"]["message"], expected);
     assert_eq!(status["restartCount"], 1);
     assert_eq!(phase(&waiting), "Running");
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     story.until_gone().await;
     assert_eq!(terminated(story.last(), 0), &Value::Null);
 }
@@ -102,7 +102,7 @@ async fn a_pod_too_many_waits_for_a_place() {
     let mut second = world.create(pod("second", "exit 0"));
     second.until(|pod| pod["spec"]["nodeName"].is_string()).await;
     assert_eq!(phase(second.last()), "Pending");
-    world.delete("first", 30);
+    world.delete("first", 30).await;
     second.until_over().await;
     assert_eq!(phase(second.last()), "Succeeded");
 }

@@ -31,7 +31,7 @@ async fn until_dead(pids: &[u32]) {
 async fn what_a_program_leaves_behind_ends_with_it() {
     let world = World::new();
     let path = world.directory.path().join("pids");
-    let wait = format!("while test $(wc -l < {}) -lt 3; do sleep 0.01; done 2> /dev/null", path.display());
+    let wait = format!("while test $(cat {} | wc -l) -lt 3; do sleep 0.01; done", path.display());
     let mut story = world.create(pod("p", &script(&path, &wait)));
     story.until_over().await;
     // Not soon: when its end is told.
@@ -42,7 +42,7 @@ async fn what_a_program_leaves_behind_ends_with_it() {
 async fn daemons_go_with_their_pod() {
     let world = World::new();
     let pids = begun(&world, "p", STAY).await;
-    world.delete("p", 30);
+    world.delete("p", 30).await;
     until_dead(&pids).await;
 }
 

@@ -3,7 +3,10 @@
 use std::{fs, future::Future, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
 use kube_sim::{
+    api::Api,
     cluster::{Change, Cluster, Kind, Options},
     logs::{LogRequest, LogStream, Logs, NoLog},
     node::{self, Node},
@@ -71,13 +74,10 @@ impl World {
         story
     }
 
-    /// As the API does when asked to delete gracefully.
-    pub(crate) fn delete(&self, name: &str, grace_seconds: u64) {
-        let change = |pod: &mut Value| {
-            pod["metadata"]["deletionTimestamp"] = json!("2026-03-01T12:00:00Z");
-            pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace_seconds);
-        };
-        self.cluster.update(Kind::Pod, "default", name, None, change).unwrap();
+    pub(crate) async fn delete(&self, name: &str, grace_seconds: u32) {
+        let client = kube::Client::new(Api::new(self.cluster.clone()), "default");
+        let pods: kube::Api<Pod> = kube::Api::default_namespaced(client);
+        in_time(pods.delete(name, &DeleteParams::default().grace_period(grace_seconds))).await.unwrap();
     }
 
     /// Takes it away at once.
