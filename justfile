@@ -29,8 +29,9 @@ bench *arguments:
 bench-sse *arguments:
     benches/sse/run.sh {{arguments}}
 
-# 200 kill -9 points instead of 20, on a real API server; prints the seed of a failure
+# 20,000 random walks instead of 300, and 200 kill -9 points instead of 20 on a real API server; print the seed of a failure
 soak:
+    PODHERALD_WALKS=0..20000 cargo test --locked --release --test it walk::
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
 
 # Which mutations of the decisions the tests do not notice

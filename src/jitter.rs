@@ -6,11 +6,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 thread_local! {
-    static DICE: RefCell<Dice> = RefCell::new(Dice::Random(rand::make_rng()));
+    static DICE: RefCell<Dice> = RefCell::new(Dice::Random(Box::new(rand::make_rng())));
 }
 
 enum Dice {
-    Random(StdRng),
+    Random(Box<StdRng>),
     Seeded { seed: u64, since: Instant },
 }
 

@@ -51,6 +51,8 @@ struct Played {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
+#[expect(clippy::print_stdout, reason = "shown when the test fails, to walk the same again")]
 fn whatever_fails_every_attempt_ends_once_and_rightly_and_readers_miss_nothing() {
     let walks = match (std::env::var("PODHERALD_WALK_SEED"), std::env::var("PODHERALD_WALKS")) {
         (Ok(seed), _) => range(&format!("{seed}..{}", seed.parse::<u64>().unwrap() + 1)),
@@ -58,7 +60,6 @@ fn whatever_fails_every_attempt_ends_once_and_rightly_and_readers_miss_nothing()
         _ => WALKS,
     };
     for seed in walks {
-        // Printed only if the test fails.
         println!("PODHERALD_WALK_SEED={seed}");
         walk(seed);
     }
