@@ -21,7 +21,7 @@ use crate::{
     live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
-        self, Monitor,
+        self, Means, Monitor,
         collector::{self, Collector},
         reconciler::Reconciler,
         watcher::{Scope, Watch},
@@ -354,7 +354,8 @@ impl Parts<'_> {
         };
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
-        let monitor = Monitor::new(options, client, journal, clock, collector, live.clone(), metrics, stop);
+        let means = Means { client: client.clone(), journal, clock, collector, live: live.clone(), metrics };
+        let monitor = Monitor::new(options, means, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }
 

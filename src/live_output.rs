@@ -223,7 +223,7 @@ impl Watching {
     pub async fn changed(&mut self) {
         if self.shown.changed().await.is_err() {
             // The entry stays as long as somebody watches.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -162,7 +162,7 @@ impl Follow {
             let Ok(mut bytes) = frame.into_data() else { continue };
             if skipped < known {
                 let again = usize::try_from(known - skipped).map_or(bytes.len(), |left| left.min(bytes.len()));
-                digest.update(&bytes.split_to(again));
+                digest.update(bytes.split_to(again));
                 skipped += again as u64;
                 if skipped == known && digest.clone().finalize() != self.digest.clone().finalize() {
                     return self.begin_anew().await;

@@ -70,6 +70,22 @@ pub struct Options {
     pub log_deadline: Duration,
 }
 
+/// What the monitor works with.
+pub struct Means {
+    /// The API server.
+    pub client: kube::Client,
+    /// Where evidence and events go.
+    pub journal: Arc<dyn Journal>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Reads logs that have ended.
+    pub collector: Collector,
+    /// Takes logs that are followed.
+    pub live: LiveOutputs,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
 /// The loop and all that it holds.
 pub struct Monitor {
     options: Options,
@@ -112,18 +128,9 @@ struct Inputs {
 
 impl Monitor {
     /// A monitor that has seen nothing yet. It runs until `stop`.
-    pub fn new(
-        options: Options,
-        client: &kube::Client,
-        journal: Arc<dyn Journal>,
-        clock: Arc<dyn Clock>,
-        collector: Collector,
-        live: LiveOutputs,
-        metrics: Metrics,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(options: Options, means: Means, stop: CancellationToken) -> Self {
+        let Means { client, journal, clock, collector, live, metrics } = means;
         Self {
-            client: client.clone(),
             live,
             follows: JoinSet::new(),
             followed: HashMap::new(),
@@ -131,7 +138,8 @@ impl Monitor {
             options,
             journal,
             clock,
-            resolver: Resolver::new(client, metrics.clone()),
+            resolver: Resolver::new(&client, metrics.clone()),
+            client,
             metrics,
             stop,
             collector: Arc::new(collector),
