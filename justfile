@@ -16,14 +16,18 @@ check:
 real *arguments:
     tests/real.sh {{arguments}}
 
-# A real API server, podherald and a few pods, to try things
-demo *arguments:
-    examples/demo.sh {{arguments}}
+# podherald on its embedded cluster, with example pods
+demo:
+    cargo run --locked -- --demo
 
 # The numbers in the README
 bench *arguments:
     cargo bench --locked -- {{arguments}}
     benches/latency/run.sh {{arguments}}
+
+# Many readers of event streams: deliveries a second, latency, memory a reader
+bench-sse *arguments:
+    benches/sse/run.sh {{arguments}}
 
 # 200 kill -9 points instead of 20, on a real API server; prints the seed of a failure
 soak:

@@ -6,7 +6,7 @@ import { json, text } from "./api.js";
 export async function readiness(role, signal) {
   try {
     const { checks } = await json(`/readyz?role=${role}`, signal);
-    return { isWell: true, words: checks.length > 0 ? `${checks.join(" and ")} well` : "well" };
+    return { isWell: true, words: checks.length > 0 ? `${[...new Set(checks)].join(" and ")} well` : "well" };
   } catch (error) {
     if (signal?.aborted) throw error;
     return { isWell: false, words: error.status === 503 ? error.message.replace(/^Not ready: /, "") : error.message, isAway: error.status === 0 };

@@ -27,6 +27,8 @@ export class List {
   /// What is shown; it stands still while somebody reads further down.
   #order = [];
   #held = 0;
+  /// What would be shown if it did not stand still.
+  #considered = null;
   #isAtTop = true;
   #hasMore = false;
   #next = undefined;
@@ -198,33 +200,24 @@ export class List {
     this.#sortTimer = setTimeout(() => this.#sort(), pause);
   }
 
-  #admits(item) {
-    const { status } = this.#filter;
-    return (status.length === 0 || status.includes(item.status)) && matches(item, this.#words);
-  }
-
   #sort() {
     clearTimeout(this.#sortTimer);
     this.#sortTimer = null;
     this.#sorted = performance.now();
-    const all = [...this.#store.values()].sort(compare);
-    if (this.#store.trim(all)) {
-      all.length = MAX;
-      this.#hasMore = false;
-    }
+    const all = this.#store.sorted();
+    if (all.length === MAX) this.#hasMore = false;
+    const found = this.#words.length === 0 ? all : all.filter(item => matches(item, this.#words));
     const counts = new Map();
-    const order = [];
-    for (const item of all) {
-      if (!matches(item, this.#words)) continue;
-      counts.set(item.status, (counts.get(item.status) ?? 0) + 1);
-      if (this.#admits(item)) order.push(item);
-    }
+    for (const { status } of found) counts.set(status, (counts.get(status) ?? 0) + 1);
+    const chosen = this.#filter.status;
+    const order = chosen.length === 0 ? found : found.filter(item => chosen.includes(item.status));
     if (this.#isAtTop) {
       this.#order = order;
       this.#held = 0;
-    } else {
+    } else if (order !== this.#considered) {
       this.#holdBack(order);
     }
+    this.#considered = order;
     this.#rows.show(this.#order);
     this.#label(counts);
   }

@@ -7,6 +7,8 @@ export const MAX = 10_000;
 
 export class Store {
   #items = new Map();
+  /// All, newest first; none while it has to be made anew.
+  #sorted = null;
 
   get size() {
     return this.#items.size;
@@ -22,9 +24,19 @@ export class Store {
 
   clear() {
     this.#items.clear();
+    this.#sorted = null;
   }
 
-  /// Takes in an execution as the API shows it; false if it was known.
+  /// All, newest first; the oldest beyond the bound are forgotten.
+  sorted() {
+    if (this.#sorted === null) {
+      this.#sorted = [...this.#items.values()].sort(compare);
+      for (const item of this.#sorted.splice(MAX)) this.#items.delete(item.id);
+    }
+    return this.#sorted;
+  }
+
+  /// Takes in an execution as the API shows it.
   put(execution) {
     const id = execution.execution_id;
     const known = this.#items.get(id);
@@ -40,7 +52,9 @@ export class Store {
       item.status = execution.status;
       item.attempt = execution.attempt;
       item.attempts = execution.attempts;
-      item.created = execution.times.created ?? item.created;
+      const created = execution.times.created ?? item.created;
+      if (created !== item.created) this.#sorted = null;
+      item.created = created;
       item.started = execution.times.started ?? null;
       item.ended = execution.times.ended ?? null;
       setEnd(item, execution);
@@ -49,8 +63,8 @@ export class Store {
     item.isStub = false;
     item.haystack = null;
     item.version = (item.version ?? 0) + 1;
+    if (!known) this.#sorted = null;
     this.#items.set(id, item);
-    return !known;
   }
 
   /// Takes in an event; true if it is of an execution of which nothing else is known.
@@ -63,6 +77,7 @@ export class Store {
         created: event.timestamp, started: null, ended: null, namespace: "", node: "", labels: {}, user: "",
       };
       this.#items.set(item.id, item);
+      this.#sorted = null;
     }
     if (event.attempt < item.attempt) return isNew;
     if (event.attempt > item.attempt) {
@@ -87,12 +102,6 @@ export class Store {
     item.haystack = null;
     item.version += 1;
     return isNew;
-  }
-
-  /// Forgets the oldest beyond the bound; `order` has all, newest first. True if there were some.
-  trim(order) {
-    for (const item of order.slice(MAX)) this.#items.delete(item.id);
-    return order.length > MAX;
   }
 }
 

@@ -75,7 +75,9 @@ export class Phases {
       const length = lengths[index];
       fill.style.flexGrow = length === null ? "0" : String(Math.max(length, 1));
       fill.hidden = length === null;
-      const text = length === null ? "" : `${name} ${duration(length >= 10_000 ? Math.floor(length / 1_000) * 1_000 : length)}`;
+      // Kubernetes counts these in whole seconds.
+      const shown = length === 0 ? "< 1 s" : duration(length >= 10_000 ? Math.floor(length / 1_000) * 1_000 : length);
+      const text = length === null ? "" : `${name} ${shown}`;
       if (word.textContent !== text) word.textContent = text;
     });
   }

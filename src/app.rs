@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, Follow, Mode},
+    embedded,
     health::{Readiness, Role},
     http,
     journal::{self, Journal},
+    live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
         self, Monitor,
@@ -65,6 +67,9 @@ pub enum Error {
         /// What was found wrong.
         reason: String,
     },
+    /// The embedded cluster cannot be.
+    #[error(transparent)]
+    Embedded(#[from] embedded::Error),
     /// A task failed.
     #[error(transparent)]
     Task(#[from] supervisor::Error),
@@ -75,26 +80,42 @@ pub type Wrap = Box<dyn FnOnce(Arc<dyn Journal>) -> Arc<dyn Journal> + Send>;
 
 /// What a test may put in place of the real thing.
 pub struct Seams {
-    /// The API server.
-    pub client: kube::Client,
+    /// Whose pods are watched.
+    pub cluster: Cluster,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Put around the journal.
     pub journal: Wrap,
 }
 
+/// Which cluster.
+pub enum Cluster {
+    /// One that is there.
+    Client(kube::Client),
+    /// The one inside podherald, made and ended with it.
+    Embedded,
+}
+
 impl Seams {
-    /// The real things: the cluster that the environment names, and the machine's clock.
+    /// The real things: the cluster that the settings name, and the machine's clock.
     ///
     /// # Errors
     /// [`Error::Cluster`].
-    pub async fn real() -> Result<Self, Error> {
-        let mut config = cluster_config().await.map_err(|reason| Error::Cluster { reason })?;
-        // One backoff only, ours: kube's own would hide a 429 for minutes.
-        config.default_retry = false;
-        let client = kube::Client::try_from(config).map_err(|error| Error::Cluster { reason: wording::of(&error) })?;
-        Ok(Self { client, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
+    pub async fn real(config: &Config) -> Result<Self, Error> {
+        let cluster = match config.kube.mode {
+            Mode::Cluster => Cluster::Client(client().await.map_err(|reason| Error::Cluster { reason })?),
+            Mode::Embedded => Cluster::Embedded,
+        };
+        Ok(Self { cluster, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
     }
+}
+
+/// A client of the cluster that the environment names, or why there is none.
+async fn client() -> Result<kube::Client, String> {
+    let mut config = cluster_config().await?;
+    // One backoff only, ours: kube's own would hide a 429 for minutes.
+    config.default_retry = false;
+    kube::Client::try_from(config).map_err(|error| wording::of(&error))
 }
 
 /// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.
@@ -122,7 +143,7 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
     let options = http_options(&config, &listener)?;
     let acquired = DataDir::acquire(&config.data_dir)?;
     // A standby finds out now, not when it is needed.
-    let seams = Seams::real().await?;
+    let seams = Seams::real(&config).await?;
     let data_dir = match acquired {
         Acquired::Owned(owned) => owned,
         Acquired::Busy => {
@@ -176,6 +197,7 @@ impl Server {
         let journal = open_journal(config, data_dir, &mut registry).await?;
         let journal = (seams.journal)(journal);
         watch_journal(&readiness, &journal);
+        let live = live_outputs(config, &outputs, &mut registry);
         let mut parts = Parts {
             config,
             journal: &journal,
@@ -186,7 +208,13 @@ impl Server {
             supervisor: Supervisor::new(readiness.clone()),
         };
         if config.roles.contains(&Role::Monitor) {
-            parts.start_monitor(&seams.client);
+            let client = match seams.cluster {
+                Cluster::Client(client) => client,
+                Cluster::Embedded => {
+                    embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?
+                }
+            };
+            parts.start_monitor(&client, &live);
         }
         parts.start_retention();
         let mut supervisor = parts.supervisor;
@@ -196,6 +224,7 @@ impl Server {
         let state = http::State {
             journal: journal.clone(),
             outputs,
+            live,
             readiness,
             registry,
             metrics,
@@ -246,6 +275,22 @@ async fn open_outputs(data_dir: &Path) -> Result<OutputStore, Error> {
     Ok(opened.expect("opening the store does not panic")?)
 }
 
+fn live_outputs(config: &Config, outputs: &OutputStore, registry: &mut Registry) -> LiveOutputs {
+    let metrics = live_output::Metrics::default();
+    metrics.register(registry);
+    let policy = match config.logs.follow {
+        Follow::Never => live_output::Policy::Never,
+        Follow::Watched => live_output::Policy::Watched,
+        Follow::All => live_output::Policy::All,
+    };
+    let options = live_output::Options {
+        policy,
+        max_follows: config.logs.max_follows as usize,
+        max_bytes: config.logs.max_bytes.bytes(),
+    };
+    LiveOutputs::new(options, outputs.clone(), metrics)
+}
+
 fn watch_journal(readiness: &Readiness, journal: &Arc<dyn Journal>) {
     let journal = journal.clone();
     let probe = move || {
@@ -267,7 +312,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn start_monitor(&mut self, client: &kube::Client) {
+    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs) {
         let config = self.config;
         let metrics = monitor::metrics::Metrics::default();
         metrics.register(self.registry);
@@ -309,7 +354,7 @@ impl Parts<'_> {
         };
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
-        let monitor = Monitor::new(options, client, journal, clock, collector, metrics, stop);
+        let monitor = Monitor::new(options, client, journal, clock, collector, live.clone(), metrics, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }
 

@@ -24,6 +24,9 @@ pub struct Cli {
     /// Directory of the journal and the output: data_dir
     #[arg(long, global = true, value_name = "DIRECTORY")]
     data_dir: Option<String>,
+    /// Keep a few example pods coming on the embedded cluster: embedded.demo
+    #[arg(long, global = true)]
+    demo: bool,
     /// Any setting, as its variable would have it; may be repeated
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
@@ -59,7 +62,12 @@ impl Cli {
         let data_dir = self.data_dir.iter().map(|value| ("--data-dir".to_owned(), "data_dir", value));
         let flags = set.chain(listen).chain(data_dir);
         let flags = flags.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() });
-        Sources::of_process(self.config.clone(), flags.collect())
+        let demo = self.demo.then(|| Flag {
+            name: "--demo".to_owned(),
+            key: "embedded.demo".to_owned(),
+            value: "true".to_owned(),
+        });
+        Sources::of_process(self.config.clone(), flags.chain(demo).collect())
     }
 
     /// What to do.

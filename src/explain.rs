@@ -330,6 +330,7 @@ fn why(draft: &Draft) -> String {
         Payload::ExecutionStarted { .. } => format!("the main container has a start time{made_up}"),
         Payload::PodRunning { .. } => format!("the pod's phase is Running and its containers have statuses{made_up}"),
         Payload::ExecutionRunning { .. } => format!("the main container runs{made_up}"),
+        Payload::ExecutionProgress { .. } => "the program said how far it is".to_owned(),
         Payload::PodTerminated { reason: Some(reason), .. } => format!("the pod has ended: {reason}"),
         Payload::PodTerminated { .. } => "the pod has ended".to_owned(),
         Payload::PodDeleted { .. } => "the pod is gone".to_owned(),

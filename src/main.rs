@@ -7,17 +7,22 @@ use std::{
 };
 
 use clap::Parser;
+use kube_sim::node::shim;
 use podherald::{
     app,
     cli::{Cli, Command},
     config::{self, Config, Effective},
-    explain, http, supervisor, telemetry, wording,
+    embedded, explain, http, supervisor, telemetry, wording,
 };
 
 /// As clap has it for a command line that is wrong.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == embedded::SHIM) {
+        return shim::main(arguments);
+    }
     let Err(error) = run(Cli::parse()) else { return ExitCode::SUCCESS };
     // There is nobody left to tell if standard error is gone.
     let _ = writeln!(io::stderr(), "podherald: {}", wording::of(error.as_ref()));

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    jitter,
     journal::{self, Journal},
     output_store::OutputStore,
 };
@@ -32,7 +33,7 @@ impl Retention {
     /// Tidies up until cancelled.
     pub async fn run(self, stop: CancellationToken) {
         // Some time after the start, and not in step with others.
-        let first = INTERVAL.mul_f64(rand::random_range(0.5..=1.0));
+        let first = jitter::part_of(INTERVAL, 0.5..=1.0);
         let mut ticks = interval_at(Instant::now() + first, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {

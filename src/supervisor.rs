@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Readiness;
+use crate::{health::Readiness, jitter};
 
 /// All phases together may take so long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -247,7 +247,7 @@ impl Supervisor {
         if restart.since.elapsed() >= STABLE {
             restart.pause = SHORTEST_PAUSE;
         }
-        let pause = restart.pause.mul_f64(rand::random_range(0.5..=1.0));
+        let pause = jitter::part_of(restart.pause, 0.5..=1.0);
         tracing::warn!(task = name, error, pause_ms = pause.as_millis(), "task ended early; starting it again");
         let token = self.token(phase);
         let work = (restart.work)(token.clone());

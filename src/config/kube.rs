@@ -18,10 +18,10 @@ const LONGEST_WATCH: Duration = Duration::from_secs(290);
 settings! {
     /// Which cluster is watched, and which of its pods run somebody's code.
     pub struct Kube in "kube." {
-        /// `cluster`: the cluster that KUBECONFIG or the pod's own service account names. `embedded`: a cluster inside
-        /// podherald, which this version does not have.
-        /// `PODHERALD_KUBE__MODE`, default `"cluster"`.
-        mode: Mode = "cluster",
+        /// `embedded`: a cluster inside podherald, see `[embedded]`. `cluster`: the one that KUBECONFIG or the pod's own
+        /// service account names.
+        /// `PODHERALD_KUBE__MODE`, default `"embedded"`.
+        mode: Mode = "embedded",
         /// Label selectors of the pods to watch, each with a watch of its own; a pod that several admit counts once.
         /// In the variable they are separated by `;`.
         /// `PODHERALD_KUBE__LABEL_SELECTORS`, default `["execution-id", "eval-id"]`.
@@ -55,9 +55,6 @@ choice! {
 
 impl Kube {
     pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
-        if self.mode == Mode::Embedded {
-            return Err(effective.refuse("kube.mode", "`cluster`: this version has no embedded cluster yet"));
-        }
         if self.label_selectors.is_empty() {
             return Err(effective.refuse("kube.label_selectors", "at least one label selector, such as `execution-id`"));
         }

@@ -6,7 +6,7 @@ use super::{
     Error,
     setting::settings,
     source::Effective,
-    value::{Size, positive},
+    value::{Size, choice, positive},
 };
 
 settings! {
@@ -21,9 +21,28 @@ settings! {
         /// Outputs read at a time.
         /// `PODHERALD_LOGS__CONCURRENCY`, default `32`.
         concurrency: u32 = 32,
+        /// Whose logs are followed while they run, for live output and progress: `watched`, those that somebody watches; `all`;
+        /// or `never`.
+        /// `PODHERALD_LOGS__FOLLOW`, default `"watched"`.
+        follow: Follow = "watched",
+        /// Logs followed at a time; further ones are read when they have ended.
+        /// `PODHERALD_LOGS__MAX_FOLLOWS`, default `64`.
+        max_follows: u32 = 64,
         /// The longest line that is still read as a report; a longer one is text.
         /// `PODHERALD_LOGS__MAX_REPORT_BYTES`, default `"4MiB"`.
         max_report_bytes: Size = "4MiB",
+    }
+}
+
+choice! {
+    /// Whose logs are followed.
+    pub enum Follow {
+        /// Nobody's.
+        Never = "never",
+        /// Of executions that somebody watches.
+        Watched = "watched",
+        /// Everybody's.
+        All = "all",
     }
 }
 
@@ -32,6 +51,7 @@ impl Logs {
         positive(effective, "logs.max_bytes", self.max_bytes)?;
         positive(effective, "logs.deadline", self.deadline)?;
         positive(effective, "logs.concurrency", self.concurrency)?;
+        positive(effective, "logs.max_follows", self.max_follows)?;
         positive(effective, "logs.max_report_bytes", self.max_report_bytes)
     }
 }

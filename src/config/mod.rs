@@ -6,6 +6,7 @@
 //! separated by commas, label selectors by `;`. What podherald does not know, it refuses.
 
 mod document;
+mod embedded;
 mod error;
 mod http;
 mod journal;
@@ -21,11 +22,12 @@ mod value;
 use std::path::PathBuf;
 
 pub use document::document;
+pub use embedded::Embedded;
 pub use error::Error;
 pub use http::{EndOn, Http};
 pub use journal::Journal;
 pub use kube::{Kube, Mode};
-pub use logs::Logs;
+pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
 pub use names::{ContainerName, Environment, LabelSelector, LogFilter, Namespace};
 pub use setting::Setting;
@@ -50,6 +52,8 @@ setting::settings! {
         http: Http,
         /// `[kube]`.
         kube: Kube,
+        /// `[embedded]`.
+        embedded: Embedded,
         /// `[monitor]`.
         monitor: Monitor,
         /// `[logs]`.
@@ -86,6 +90,7 @@ impl Config {
         }
         self.http.validate(effective)?;
         self.kube.validate(effective)?;
+        self.embedded.validate(effective, self.kube.mode)?;
         self.monitor.validate(effective)?;
         self.logs.validate(effective)?;
         self.journal.validate(effective)
@@ -144,7 +149,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 28);
+        assert_eq!(keys.len(), 33);
     }
 
     #[test]
@@ -181,7 +186,11 @@ mod tests {
             (vec![("http.end_on", "result")], "needs a result store"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
-            (vec![("kube.mode", "embedded")], "no embedded cluster yet"),
+            (vec![("kube.mode", "local")], "`cluster` or `embedded`"),
+            (vec![("embedded.listen", "0.0.0.0:0")], "a loopback address"),
+            (vec![("embedded.listen", "on")], "`off`, or an IP address"),
+            (vec![("embedded.demo", "true"), ("kube.mode", "cluster")], "the demo runs on the embedded cluster only"),
+            (vec![("embedded.max_pods", "0")], "more than nothing"),
             (vec![("kube.label_selectors", "")], "at least one label selector"),
             (vec![("kube.label_selectors", "a;b=c d")], "a label selector such as"),
             (vec![("kube.namespaces", "Default")], "the name of a namespace"),
@@ -205,6 +214,7 @@ mod tests {
             vec![("http.listen", "[::1]:0")],
             vec![("monitor.exit_grace", "0s")],
             vec![("roles", "monitor")],
+            vec![("embedded.listen", "off"), ("embedded.demo", "true")],
         ] {
             Config::of(&settings).unwrap();
         }

@@ -190,13 +190,13 @@ impl Value for Duration {
 }
 
 /// `off` is none.
-impl Value for Option<Duration> {
+impl<T: Value> Value for Option<T> {
     fn expects() -> String {
-        format!("`off`, or {}", Duration::expects())
+        format!("`off`, or {}", T::expects())
     }
 
     fn from_toml(value: &Toml) -> Option<Self> {
-        if value.as_str() == Some("off") { Some(None) } else { Duration::from_toml(value).map(Some) }
+        if value.as_str() == Some("off") { Some(None) } else { T::from_toml(value).map(Some) }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     negotiate::{self, Media},
     query::Parameters,
     resume::{self, ManyPlace, OnePlace},
-    stream::{self, Filter, Many, One},
+    stream::{self, Content, Filter, Many, One},
 };
 use crate::journal::{EventQuery, Record};
 
@@ -46,12 +46,18 @@ pub(super) struct EventPage<'a> {
 /// `heartbeat` comes after 15 s of silence, `reset` says that the history of the given id is gone, `end` closes the
 /// stream once the latest attempt has ended. A request with the id of an `end` is answered 204. An execution that nobody
 /// has seen yet is waited for.
+///
+/// While the program runs, `output` frames carry its log as the API gives it, standard output and error in one:
+/// `{attempt, run, offset, next, text}`, with `base64` in place of `text` for bytes that are no UTF-8, and `missing`, a reason,
+/// for bytes that are not to be had. Offsets count the bytes of the log of one `run` of the container. Whoever resumes from
+/// an id gets the rest. What `::progress 42 text` lines say comes as `execution_progress`.
 #[utoipa::path(
     get, path = "/executions/{id}/events", tag = "events",
     params(
         ("id" = String, Path, description = "The execution's id"),
         ("after" = Option<String>, Query, description = "Page: `next` of the page before"),
         ("limit" = Option<u32>, Query, description = "Page: items, 1 to 500, default 50"),
+        ("output" = Option<bool>, Query, description = "Stream: `false` leaves the output frames out"),
         ("last_event_id" = Option<String>, Query, description = "Stream: resume after this id; 0 is the beginning"),
         ("Last-Event-ID" = Option<String>, Header, description = "Stream: the same, and outranks the parameter"),
     ),
@@ -75,11 +81,12 @@ pub(super) async fn of_one(
     let Path(id) = path.map_err(|_| Error::NoRoute)?;
     if negotiate::choose(&headers, &OFFERS)? == Media::EventStream {
         let place = resume::read(&headers, &mut parameters, OnePlace::parse)?.unwrap_or_default();
+        let content = if parameters.flag("output")?.unwrap_or(true) { Content::Both } else { Content::Events };
         parameters.finish()?;
         if place.ended {
             return Ok(stream::nothing_more());
         }
-        return Ok(stream::response(One::open(state, id, place.seen).await?));
+        return Ok(stream::response(One::open(state, id, place, content).await?));
     }
     let limit = parameters.limit()?;
     let after = read_after(&state, &mut parameters)?;

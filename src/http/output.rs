@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::stream as parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use podherald_core::{
     event::{StreamSummary, Verdict},
@@ -19,6 +19,8 @@ use super::{
     Error, Problem, State,
     negotiate::{self, Media},
     query::Parameters,
+    resume::{self, OnePlace},
+    stream::{self, Content, One},
 };
 use crate::output_store::{self, Reader, Stream};
 
@@ -35,6 +37,8 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
 /// Offsets count the bytes that podherald has kept: `podherald-kept-bytes`. The header `podherald-total-bytes` says how
 /// many there were, where that is known, and `podherald-verdict` how far to trust what there is. A request for
 /// `podherald-next-offset` goes on where this answer ends. `raw` is the log as it came, report and all.
+///
+/// With `Accept: text/event-stream` the answer is the stream of `/executions/{id}/events` without the events.
 #[utoipa::path(
     get, path = "/executions/{id}/output", tag = "executions",
     params(
@@ -42,14 +46,17 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
         ("stream" = Option<String>, Query, description = "`stdout` (the default), `stderr` or `raw`"),
         ("offset" = Option<u64>, Query, description = "The first byte, counted from 0"),
         ("limit" = Option<u64>, Query, description = "Bytes at most; without it all"),
+        ("last_event_id" = Option<String>, Query, description = "Stream: resume after this id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Stream: the same, and outranks the parameter"),
     ),
     responses(
-        (status = 200, content((String = "text/plain"), (String = "application/octet-stream")), headers(
+        (status = 200, content((String = "text/plain"), (String = "application/octet-stream"), (String = "text/event-stream")), headers(
             ("podherald-next-offset" = u64, description = "Where this answer ends"),
             ("podherald-kept-bytes" = u64, description = "Bytes that there are to read"),
             ("podherald-total-bytes" = u64, description = "Bytes that the program wrote; absent if unknown, and for raw"),
             ("podherald-verdict" = String, description = "complete, truncated, partial or lost"),
         )),
+        (status = 204, description = "The stream has ended and the caller has all of it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such execution, or no such output of it", body = Problem,
          content_type = "application/problem+json"),
@@ -63,7 +70,15 @@ pub(super) async fn get(
     mut parameters: Parameters,
 ) -> Result<Response, Error> {
     let Path(id) = path.map_err(|_| Error::NoRoute)?;
-    let media = negotiate::choose(&headers, &[Media::Text, Media::Bytes])?;
+    let media = negotiate::choose(&headers, &[Media::Text, Media::Bytes, Media::EventStream])?;
+    if media == Media::EventStream {
+        let place = resume::read(&headers, &mut parameters, OnePlace::parse)?.unwrap_or_default();
+        parameters.finish()?;
+        if place.ended {
+            return Ok(stream::nothing_more());
+        }
+        return Ok(stream::response(One::open(state, id, place, Content::Output).await?));
+    }
     let stream = parameters.read("stream", |text| {
         [Stream::Stdout, Stream::Stderr, Stream::Raw]
             .into_iter()
@@ -77,7 +92,10 @@ pub(super) async fn get(
 
     let Some(execution) = state.journal.execution(id.clone()).await? else { return Err(Error::NoExecution(id)) };
     let Some(output) = &execution.output else {
-        return Err(Error::NoOutput("the execution has not ended: its output is read when it has".to_owned()));
+        return Err(Error::NoOutput(
+            "the execution has not ended: its output is read when it has; follow it with Accept: text/event-stream"
+                .to_owned(),
+        ));
     };
     let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
     let kept = match state.outputs.reader(&id, execution.attempt, stream).await? {
@@ -152,7 +170,7 @@ impl Kept {
                 return Body::from(text.slice(at(offset)..at(end)));
             }
         };
-        Body::from_stream(stream::try_unfold((reader, offset), move |(reader, offset)| async move {
+        Body::from_stream(parts::try_unfold((reader, offset), move |(reader, offset)| async move {
             let limit = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
             let bytes = reader.read(offset, limit).await?;
             let offset = offset + bytes.len() as u64;

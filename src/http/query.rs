@@ -75,6 +75,10 @@ impl Parameters {
     }
 
     /// A word that may not be empty.
+    pub(super) fn flag(&mut self, name: &'static str) -> Result<Option<bool>, Error> {
+        self.read(name, |text| text.parse().map_err(|_| format!("must be true or false, not {text:?}")))
+    }
+
     pub(super) fn word(&mut self, name: &'static str) -> Result<Option<String>, Error> {
         self.read(name, |text| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) })
     }

@@ -12,11 +12,23 @@ const BEGINNING: &str = "0";
 /// Closes the id of an `end` frame: who resumes from it has everything.
 const END: &str = "~end";
 
-/// A place in one execution's stream: `source=seq`, joined by commas.
+/// Comes between what events and what output a reader has.
+const OUTPUT: char = '@';
+
+/// A place in one execution's stream: `source=seq`, joined by commas, then `@attempt.run.offset` of the output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct OnePlace {
     pub(super) seen: VersionVector,
+    pub(super) output: Option<OutputPlace>,
     pub(super) ended: bool,
+}
+
+/// How much of the output a reader has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OutputPlace {
+    pub(super) attempt: u32,
+    pub(super) run: u32,
+    pub(super) offset: u64,
 }
 
 /// A place in the stream of all executions.
@@ -44,7 +56,11 @@ impl fmt::Display for Seen<'_> {
 
 impl fmt::Display for OnePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", Seen(&self.seen), if self.ended { END } else { "" })
+        write!(f, "{}", Seen(&self.seen))?;
+        if let Some(OutputPlace { attempt, run, offset }) = self.output {
+            write!(f, "{OUTPUT}{attempt}.{run}.{offset}")?;
+        }
+        f.write_str(if self.ended { END } else { "" })
     }
 }
 
@@ -60,6 +76,10 @@ impl fmt::Display for ManyPlace {
 impl OnePlace {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (text, ended) = text.strip_suffix(END).map_or((text, false), |text| (text, true));
+        let (text, output) = match text.split_once(OUTPUT) {
+            Some((text, output)) => (text, Some(OutputPlace::parse(output)?)),
+            None => (text, None),
+        };
         let mut seen = VersionVector::default();
         if text != BEGINNING {
             for entry in text.split(',') {
@@ -71,7 +91,16 @@ impl OnePlace {
                 }
             }
         }
-        Some(Self { seen, ended })
+        Some(Self { seen, output, ended })
+    }
+}
+
+impl OutputPlace {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split('.').map(number);
+        let mut next = || numbers.next().flatten();
+        let place = Self { attempt: next()?.try_into().ok()?, run: next()?.try_into().ok()?, offset: next()? };
+        numbers.next().is_none().then_some(place)
     }
 }
 
@@ -125,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_place_is_read_back() {
-        for text in ["0", "0~end", "pod-monitor:0192-a=7", "a:1=1,b:2=22", "a:1=1~end"] {
+        for text in ["0", "0~end", "pod-monitor:0192-a=7", "a:1=1,b:2=22", "a:1=1~end", "a:1=1@2.0.7~end", "0@1.0.0"] {
             assert_eq!(OnePlace::parse(text).map(|place| place.to_string()).as_deref(), Some(text));
         }
         for text in ["0", "0192-a:0", "0192-a:77"] {
@@ -135,9 +164,22 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        for text in
-            ["7", "a=", "=7", "a=7,", "a=-1", "a=+1", "a=1,a=2", "a b=1", "a=18446744073709551616", "~end", "x:1"]
-        {
+        for text in [
+            "7",
+            "a=",
+            "=7",
+            "a=7,",
+            "a=-1",
+            "a=+1",
+            "a=1,a=2",
+            "a b=1",
+            "a=18446744073709551616",
+            "~end",
+            "x:1",
+            "a=1@1.2",
+            "a=1@1.2.3.4",
+            "a=1@1.2.-3",
+        ] {
             assert_eq!(OnePlace::parse(text), None, "{text}");
         }
         for text in ["7", ":7", "a:", "a:-1", "a:b:7", "a=7", "é:7"] {

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Options};
-use crate::{health::Readiness, journal::Journal, output_store::OutputStore};
+use crate::{health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore};
 
 /// What the handlers work with.
 pub struct State {
@@ -14,6 +14,8 @@ pub struct State {
     pub journal: Arc<dyn Journal>,
     /// What programs printed.
     pub outputs: OutputStore,
+    /// What running programs print.
+    pub live: LiveOutputs,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
     /// For `/metrics`; complete before the first request.

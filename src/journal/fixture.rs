@@ -65,6 +65,7 @@ impl Pod {
                 gone: None,
                 ending: None,
                 terminal: None,
+                progress: None,
                 amendments: 0,
                 emitted: Emitted::default(),
             },

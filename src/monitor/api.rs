@@ -18,6 +18,8 @@ use kube::{Client, client::Body};
 use tokio::time::Instant;
 use tower::Service;
 
+use crate::jitter;
+
 /// A server that asks for more patience than this is asked again all the same.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -152,7 +154,7 @@ impl Backoff {
         }
         let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.most);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(rand::random_range(0.5..=1.0))
+        jitter::part_of(full, 0.5..=1.0)
     }
 
     /// Some of it worked: the next pauses are 64 times the first at most.

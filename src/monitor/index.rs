@@ -42,6 +42,8 @@ pub struct Index {
     pods: HashMap<String, Tracked>,
     /// Namespace and name to the uid that came last.
     names: HashMap<(String, String), String>,
+    /// The uids of each execution.
+    executions: HashMap<String, Vec<String>>,
     wakes: BTreeSet<(Instant, String)>,
 }
 
@@ -66,10 +68,19 @@ impl Index {
         self.names.get(&(namespace.to_owned(), name.to_owned()))
     }
 
+    /// The uids of an execution's pods.
+    pub fn of_execution(&self, execution_id: &str) -> Vec<String> {
+        self.executions.get(execution_id).cloned().unwrap_or_default()
+    }
+
     /// Adds a pod.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
         let uid = evidence.uid.clone();
         self.names.insert((evidence.namespace.clone(), evidence.name.clone()), uid.clone());
+        let of_execution = self.executions.entry(evidence.execution_id.clone()).or_default();
+        if !of_execution.contains(&uid) {
+            of_execution.push(uid.clone());
+        }
         let tracked = Tracked {
             evidence: Arc::new(evidence),
             watches: 0,
@@ -91,6 +102,12 @@ impl Index {
         let Some(tracked) = self.pods.remove(uid) else { return };
         if let Some(at) = tracked.wake {
             self.wakes.remove(&(at, uid.to_owned()));
+        }
+        if let Some(uids) = self.executions.get_mut(&tracked.evidence.execution_id) {
+            uids.retain(|known| known != uid);
+            if uids.is_empty() {
+                self.executions.remove(&tracked.evidence.execution_id);
+            }
         }
         let name = (tracked.evidence.namespace.clone(), tracked.evidence.name.clone());
         if self.names.get(&name).is_some_and(|last| last == uid) {

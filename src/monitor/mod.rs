@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod collector;
+mod follow;
 pub mod index;
 pub mod metrics;
 pub mod reconciler;
@@ -15,7 +16,11 @@ mod step;
 pub mod watcher;
 pub mod wire;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
@@ -31,10 +36,12 @@ use crate::{
     clock::Clock,
     crash,
     journal::{self, Journal},
+    live_output::LiveOutputs,
 };
 
 use self::{
     collector::{Collector, Job},
+    follow::Heard,
     index::Index,
     metrics::Metrics,
     resolve::{Answer, Resolver},
@@ -46,6 +53,9 @@ const BATCH: usize = 512;
 
 /// Sightings that may wait for the loop; then the watches wait.
 pub const QUEUE: usize = 1024;
+
+/// Progress lines that may wait for the loop; further ones wait in their follows.
+const HEARD: usize = 256;
 
 /// What the monitor goes by.
 #[derive(Debug, Clone)]
@@ -63,6 +73,7 @@ pub struct Options {
 /// The loop and all that it holds.
 pub struct Monitor {
     options: Options,
+    client: kube::Client,
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -72,6 +83,11 @@ pub struct Monitor {
     index: Index,
     collections: JoinSet<(String, Box<Collected>)>,
     resolutions: JoinSet<(String, Answer)>,
+    live: LiveOutputs,
+    follows: JoinSet<String>,
+    /// By uid: cancelled when the attempt is over.
+    followed: HashMap<String, CancellationToken>,
+    heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Watches whose first list is in.
     listed: HashSet<usize>,
 }
@@ -90,6 +106,7 @@ struct Inputs {
     sightings: Vec<Sighting>,
     collected: Vec<(String, Box<Collected>)>,
     answers: Vec<(String, Answer)>,
+    heard: Vec<Heard>,
     due: Vec<String>,
 }
 
@@ -101,10 +118,16 @@ impl Monitor {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         collector: Collector,
+        live: LiveOutputs,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
         Self {
+            client: client.clone(),
+            live,
+            follows: JoinSet::new(),
+            followed: HashMap::new(),
+            heard: mpsc::channel(HEARD),
             options,
             journal,
             clock,
@@ -135,6 +158,7 @@ impl Monitor {
     async fn follow(mut self, mut sightings: mpsc::Receiver<Sighting>) -> Result<(), Error> {
         self.recover().await?;
         let stop = self.stop.clone();
+        let mut wishes = self.live.bell();
         loop {
             let mut inputs = Inputs::default();
             let wake = self.index.next_wake();
@@ -144,6 +168,15 @@ impl Monitor {
                 count = sightings.recv_many(&mut inputs.sightings, BATCH) => if count == 0 { return Ok(()) },
                 Some(done) = self.collections.join_next() => inputs.collected.extend(done.ok()),
                 Some(answer) = self.resolutions.join_next() => inputs.answers.extend(answer.ok()),
+                Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
+                Some(ended) = self.follows.join_next() => {
+                    self.forget_follow(ended.ok());
+                    continue;
+                }
+                Ok(()) = wishes.changed() => {
+                    self.follow_wanted().await;
+                    continue;
+                }
                 () = sleep_until(wake) => {}
             }
             while let Some(done) = self.collections.try_join_next() {
@@ -213,6 +246,57 @@ impl Monitor {
             (uid, Box::new(collected))
         });
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Follows what somebody has begun to watch.
+    async fn follow_wanted(&mut self) {
+        for execution_id in self.live.wanted() {
+            for uid in self.index.of_execution(&execution_id) {
+                self.follow_log(&uid).await;
+            }
+        }
+    }
+
+    /// Follows the pod's log if it runs and somebody watches.
+    async fn follow_log(&mut self, uid: &str) {
+        let Some(tracked) = self.index.get_mut(uid) else { return };
+        let evidence = tracked.evidence.clone();
+        let Some(container) = evidence.running_container() else { return };
+        if self.followed.contains_key(uid) || !self.live.wants(&evidence.execution_id) {
+            return;
+        }
+        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, evidence.restart_count).await {
+            Ok(Some(tap)) => tap,
+            Ok(None) => {
+                tracing::info!(execution_id = evidence.execution_id, "not followed: logs.max_follows are already");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, execution_id = evidence.execution_id, "live output cannot be kept");
+                return;
+            }
+        };
+        let job = follow::Job {
+            namespace: evidence.namespace.clone(),
+            pod: evidence.name.clone(),
+            uid: uid.to_owned(),
+            container: container.to_owned(),
+        };
+        let over = CancellationToken::new();
+        self.followed.insert(uid.to_owned(), over.clone());
+        let (client, heard) = (self.client.clone(), self.heard.0.clone());
+        self.follows.spawn(async move {
+            follow::follow(&client, &job, tap, heard, over).await;
+            job.uid
+        });
+    }
+
+    fn forget_follow(&mut self, uid: Option<String>) {
+        match uid {
+            Some(uid) => drop(self.followed.remove(&uid)),
+            // One that failed did not say which it was.
+            None => self.followed.retain(|_, over| !over.is_cancelled()),
+        }
     }
 
     fn resolve(&mut self, uid: &str) {

@@ -7,7 +7,7 @@ use kube::{Client, api::ListParams};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::wording;
+use crate::{jitter, wording};
 
 use super::{
     api::{Activity, Backoff, attentive},
@@ -36,7 +36,7 @@ impl Reconciler {
     async fn rounds(&self, base: Client, out: mpsc::Sender<Sighting>) {
         let client = attentive(&base, Activity::begin());
         // Replicas that start together must not list together.
-        let first = self.interval.mul_f64(rand::random_range(0.9..=1.0));
+        let first = jitter::part_of(self.interval, 0.9..=1.0);
         let mut rounds = tokio::time::interval_at(Instant::now() + first, self.interval);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

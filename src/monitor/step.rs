@@ -8,6 +8,7 @@ use std::{
 };
 
 use podherald_core::{
+    evidence::Evidence,
     identity,
     mapper::{self, Observation, Step},
     pod::Pod,
@@ -19,7 +20,7 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{Error, Inputs, Monitor, api::Backoff, resolve::Answer, watcher::Sighting};
+use super::{Error, Inputs, Monitor, api::Backoff, follow::Heard, resolve::Answer, watcher::Sighting};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -33,6 +34,7 @@ struct Outcome {
     changes: Vec<Change>,
     collect: Vec<String>,
     resolve: Vec<String>,
+    running: Vec<String>,
     closed: Vec<String>,
 }
 
@@ -47,6 +49,9 @@ impl Monitor {
         for (uid, answer) in inputs.answers {
             self.answer(&uid, answer, &mut outcome);
         }
+        for Heard { uid, run, line } in inputs.heard {
+            self.observe(&uid, Observation::Progress { run, line }, &mut outcome);
+        }
         for (uid, collected) in inputs.collected {
             self.observe(&uid, Observation::Collected(collected), &mut outcome);
         }
@@ -59,6 +64,9 @@ impl Monitor {
         }
         for uid in outcome.resolve {
             self.resolve(&uid);
+        }
+        for uid in outcome.running {
+            self.follow_log(&uid).await;
         }
         for uid in outcome.closed {
             self.index.remove(&uid);
@@ -187,11 +195,13 @@ impl Monitor {
             tracing::debug!(namespace = pod.namespace, pod = pod.name, "no execution id, ignored");
             return false;
         };
+        // It stays among the known: a late list and a late frame of it may come in one turn.
+        let is_closed = |known: &Known| known.evidence.as_ref().is_some_and(Evidence::is_closed);
+        if newcomers.known.get(&pod.uid).is_some_and(is_closed) {
+            return false;
+        }
         let known = newcomers.known.remove(&pod.uid).unwrap_or_default();
         if let Some(evidence) = known.evidence {
-            if evidence.is_closed() {
-                return false;
-            }
             self.index.insert(evidence, Instant::now());
             return true;
         }
@@ -274,6 +284,13 @@ impl Monitor {
         }
         if collect {
             outcome.collect.push(uid.to_owned());
+        }
+        if tracked.evidence.terminal.is_some() {
+            if let Some(over) = self.followed.get(uid) {
+                over.cancel();
+            }
+        } else if tracked.evidence.running_container().is_some() && !self.followed.contains_key(uid) {
+            outcome.running.push(uid.to_owned());
         }
         let tick = wake.map(|at| self.instant_of(at, now));
         if let Some(tracked) = self.index.get_mut(uid)

@@ -18,6 +18,7 @@
 //!
 //! [`Captured::whole`]: podherald_core::output::Captured::whole
 
+mod growing;
 mod reader;
 mod spool;
 mod writer;
@@ -25,12 +26,16 @@ mod writer;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use podherald_core::event::EVENT_NAMESPACE;
 use uuid::Uuid;
 
+pub use growing::{Growing, Piece};
 pub use reader::Reader;
 pub use writer::Writer;
 
@@ -97,6 +102,15 @@ impl OutputStore {
         Writer::new(self.clone(), max_bytes)
     }
 
+    /// A place for what a running program prints, of which at most `max_bytes` are kept.
+    ///
+    /// # Errors
+    /// If its file cannot be made.
+    pub async fn growing(&self, max_bytes: u64) -> Result<Growing> {
+        let path = self.spool_path();
+        blocking(move || Growing::create(path, max_bytes)).await
+    }
+
     /// What there is in a file of one stream; `None` means that the execution's inline text is all of it.
     ///
     /// # Errors
@@ -131,6 +145,10 @@ impl OutputStore {
 
     fn attempt(&self, execution_id: &str, attempt: u32) -> PathBuf {
         self.execution(execution_id).join(attempt.to_string())
+    }
+
+    fn spool_path(&self) -> PathBuf {
+        self.unfinished().join(self.spools.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     fn unfinished(&self) -> PathBuf {

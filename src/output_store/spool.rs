@@ -49,8 +49,24 @@ impl Spool {
         }
     }
 
+    /// Bytes written so far, kept or not.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes from `offset` on, at most `limit`; empty if that byte is not kept.
+    pub(super) fn read(&self, offset: u64, limit: usize, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let kept = kept_parts(self.total, max_bytes);
+        let Some(part) = kept.iter().find(|part| part.contains(&offset)) else { return Ok(Vec::new()) };
+        let end = part.end.min(offset.saturating_add(limit as u64));
+        let mut bytes = Vec::new();
+        self.copy(offset..end, &mut bytes)?;
+        Ok(bytes)
+    }
+
     fn copy(&self, mut part: Range<u64>, out: &mut impl Write) -> io::Result<()> {
-        let mut buffer = vec![0; 256 << 10];
+        let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; length.min(256 << 10)];
         while part.start < part.end {
             let Some((at, room)) = self.place(part.start) else { return Ok(()) };
             let length = room.min(part.end - part.start).min(buffer.len() as u64);

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread,
 };
 
@@ -44,8 +44,7 @@ impl Writer {
     async fn flush(&mut self) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
         let spool = self.spool.take();
-        let number = self.store.spools.fetch_add(1, Ordering::Relaxed);
-        let path = self.store.unfinished().join(number.to_string());
+        let path = self.store.spool_path();
         let max_bytes = self.max_bytes;
         let (spool, mut buffer) = blocking(move || {
             let mut spool = match spool {

@@ -10,6 +10,7 @@ mod config;
 mod faulty_journal;
 #[path = "../real/herald.rs"]
 mod herald;
+mod inside;
 mod logs;
 mod odd_server;
 mod pods;
@@ -17,5 +18,6 @@ mod process;
 mod rules;
 mod scripted_api;
 mod shipped;
+mod walk;
 mod watch;
 mod world;

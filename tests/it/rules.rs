@@ -7,8 +7,9 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 21] = [
     "wording",
+    "jitter",
     "crash",
     "clock",
     "health",
@@ -17,10 +18,13 @@ const ORDER: [&str; 17] = [
     "lock",
     "supervisor",
     "output_store",
+    "live_output",
     "journal",
     "retention",
     "monitor",
     "explain",
+    "demo",
+    "embedded",
     "http",
     "app",
     "cli",

@@ -340,6 +340,28 @@ async fn a_restart_redelivers_everything_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closed_pod_that_is_shown_twice_at_once_is_not_begun_anew() {
+    // Late lists and frames may show a pod whose story is over twice in one turn.
+    let world = world().await;
+    let mut second = ended("executor-a-again", "u2", 0);
+    second["metadata"]["labels"]["execution-id"] = "a".into();
+    world.api.apply(ended("executor-a", "u1", 3));
+    world.settle().await;
+    world.api.apply(second.clone());
+    world.settle().await;
+    world.api.delete("ns", "executor-a-again");
+    world.settle().await;
+    let (_, before) = world.get("/executions/a").await;
+    assert_eq!(before["attempt"], 2, "{before}");
+
+    second["metadata"]["resourceVersion"] = "1".into();
+    world.api.send_raw("ADDED", &second);
+    world.api.send_raw("MODIFIED", &second);
+    world.settle().await;
+    assert_eq!(world.get("/executions/a").await.1, before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_gone_while_podherald_was_down_ends_when_it_is_back() {
     let mut world = world().await;
     world.api.apply(running("executor-a", "u1"));

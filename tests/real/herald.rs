@@ -297,7 +297,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             lines.map(|value| value.strip_prefix(' ').unwrap_or(value)).collect::<Vec<_>>().join("\n")

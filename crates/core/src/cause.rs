@@ -274,7 +274,11 @@ impl Judge<'_> {
             return Some(Why::new(class, disruption.reason.clone(), message));
         }
         let deleted = evidence.deletion.is_some() || evidence.gone.as_ref().is_some_and(|gone| gone.deleted);
-        deleted.then(|| Why::new(CauseClass::Deleted, "Deleted", "the pod was deleted while its program ran"))
+        let sentence = match evidence.started_at {
+            Some(_) => "the pod was deleted while its program ran",
+            None => "the pod was deleted before its program was seen to run",
+        };
+        deleted.then(|| Why::new(CauseClass::Deleted, "Deleted", sentence))
     }
 
     fn timed_out(&self) -> Judgement {

@@ -32,6 +32,13 @@ pub enum Slot {
     PodDeleted,
     /// `execution_amended`, counted from 1.
     Amended(u32),
+    /// `execution_progress`, by the place of its line.
+    Progress {
+        /// Of the main container, 0 for the first.
+        run: u32,
+        /// Of the line in that run's log.
+        offset: u64,
+    },
 }
 
 /// The id of the event in `slot` of the attempt with this key.
@@ -45,6 +52,7 @@ pub fn event_id(execution_id: &str, attempt_key: &str, slot: Slot) -> Uuid {
         Slot::Terminal => "terminal".to_owned(),
         Slot::PodDeleted => "pod_deleted".to_owned(),
         Slot::Amended(n) => format!("amended/{n}"),
+        Slot::Progress { run, offset } => format!("progress/{run}/{offset}"),
     };
     let name = format!("{execution_id}\0{attempt_key}\0{slot}");
     Uuid::new_v5(&EVENT_NAMESPACE, name.as_bytes())
@@ -179,6 +187,17 @@ pub enum Payload {
         /// `metadata.name`.
         pod_name: String,
     },
+    /// The program printed a line `::progress`, while its log was followed; at most one a second.
+    ExecutionProgress {
+        /// From 0 to 100.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        progress_percentage: Option<f64>,
+        /// What the program said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// Of the line in the log, in bytes.
+        offset: u64,
+    },
     /// The pod reached a terminal phase or is gone.
     PodTerminated {
         /// `metadata.name`.
@@ -223,11 +242,12 @@ pub enum Payload {
 }
 
 /// All names that [`Payload::event_type`] gives.
-pub const EVENT_TYPES: [&str; 11] = [
+pub const EVENT_TYPES: [&str; 12] = [
     "pod_scheduled",
     "execution_started",
     "pod_running",
     "execution_running",
+    "execution_progress",
     "pod_terminated",
     "pod_deleted",
     "execution_completed",
@@ -245,6 +265,7 @@ impl Payload {
             Self::ExecutionStarted { .. } => "execution_started",
             Self::PodRunning { .. } => "pod_running",
             Self::ExecutionRunning { .. } => "execution_running",
+            Self::ExecutionProgress { .. } => "execution_progress",
             Self::PodTerminated { .. } => "pod_terminated",
             Self::PodDeleted { .. } => "pod_deleted",
             Self::ExecutionCompleted(_) => "execution_completed",

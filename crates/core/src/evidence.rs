@@ -112,6 +112,9 @@ pub struct Evidence {
     /// Id of the terminal event, once it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Uuid>,
+    /// The last progress line that became an event: run and offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<(u32, u64)>,
     /// Amendments made so far.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub amendments: u32,
@@ -133,6 +136,12 @@ impl Evidence {
     /// True while the decision waits for the output.
     pub fn is_collecting(&self) -> bool {
         self.ending.is_some() && self.terminal.is_none()
+    }
+
+    /// Name of the main container while it runs.
+    pub fn running_container(&self) -> Option<&str> {
+        let runs = self.state == MainState::Running && self.ending.is_none() && self.gone.is_none() && !self.conflict;
+        self.main.as_ref().filter(|_| runs).map(|main| main.name.as_str())
     }
 
     /// Where the monitor stands with this pod, in the words of `/pods`.

@@ -79,6 +79,7 @@ impl Status {
             Payload::ExecutionTimeout(_) => Self::Timeout,
             Payload::ExecutionCancelled(_) => Self::Cancelled,
             Payload::PodRunning { .. }
+            | Payload::ExecutionProgress { .. }
             | Payload::PodTerminated { .. }
             | Payload::PodDeleted { .. }
             | Payload::ExecutionAmended { .. } => return None,
@@ -98,6 +99,9 @@ pub struct Execution {
     pub attempt: u32,
     /// How many attempts there are.
     pub attempts: u32,
+    /// What the program last said of it; absent unless its log was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// How it ended; null before.
     pub exit: Option<Exit>,
     /// Why it ended as it did; null before, and on a plain success.
@@ -136,6 +140,18 @@ pub struct Execution {
     pub amended: Vec<Amendment>,
     /// The state of the sources that this is a fold of: an id for the event stream.
     pub as_of: VersionVector,
+}
+
+/// How far a program said that it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Progress {
+    /// From 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<f64>,
+    /// What it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One pod of an execution.
@@ -275,6 +291,9 @@ impl Execution {
                 exit: *exit,
                 evidence: evidence.clone(),
             });
+        }
+        if let Payload::ExecutionProgress { progress_percentage, message, .. } = &event.payload {
+            self.progress = Some(Progress { percentage: *progress_percentage, message: message.clone() });
         }
         let Some(status) = Status::after(&event.payload) else { return };
         if status.rank() <= self.status.rank() {

@@ -11,7 +11,7 @@ use crate::{
     evidence::{Emitted, Ending, Evidence, Gone, MainState, Outcome},
     identity,
     merge::{choose_main, merge},
-    output::{Captured, Collected, Summary},
+    output::{Captured, Collected, Progress, ProgressLine, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
 };
 
@@ -63,6 +63,13 @@ pub enum Observation<'a> {
     },
     /// Nothing but time has passed.
     Tick,
+    /// The main container printed a progress line in this run.
+    Progress {
+        /// 0 for the first.
+        run: u32,
+        /// The line.
+        line: ProgressLine,
+    },
     /// The output that [`Step::collect`] asked for.
     Collected(Box<Collected>),
 }
@@ -122,6 +129,7 @@ pub fn begin(pod: &Pod, execution_id: &str, attempt: u32, policy: &Policy, now: 
         gone: None,
         ending: None,
         terminal: None,
+        progress: None,
         amendments: 0,
         emitted: Emitted::default(),
     }
@@ -132,6 +140,7 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
     let mut step = Step::default();
     let mut pod = None;
     let mut collected = None;
+    let mut progress = None;
     match observation {
         Observation::Seen(seen) => {
             step.changed = merge(evidence, seen, &policy.container, now);
@@ -144,6 +153,7 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
             }
         }
         Observation::Tick => {}
+        Observation::Progress { run, line } => progress = Some((run, line)),
         Observation::Collected(output) => collected = Some(*output),
     }
     if evidence.conflict {
@@ -152,6 +162,9 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
     settle(evidence, policy, now, &mut step);
     let mut events = Events { evidence, policy, now, drafts: &mut step.events };
     events.of_life(pod);
+    if let Some((run, line)) = progress {
+        events.of_progress(run, line);
+    }
     if let Some(output) = collected {
         events.of_end(output);
     }
@@ -265,6 +278,18 @@ impl Events<'_> {
             self.push(Slot::PodTerminated, at, false, payload);
             self.evidence.emitted.pod_terminated = true;
         }
+    }
+
+    /// A log that is read again tells nothing new, and nothing that is under way comes after the end.
+    fn of_progress(&mut self, run: u32, line: ProgressLine) {
+        let place = (run, line.offset);
+        if self.evidence.terminal.is_some() || self.evidence.progress.is_some_and(|known| known >= place) {
+            return;
+        }
+        let ProgressLine { offset, progress: Progress { percentage, message } } = line;
+        let payload = Payload::ExecutionProgress { progress_percentage: percentage, message, offset };
+        self.push(Slot::Progress { run, offset }, self.now, false, payload);
+        self.evidence.progress = Some(place);
     }
 
     fn of_end(&mut self, output: Collected) {

@@ -10,3 +10,4 @@ pub mod cluster;
 pub mod fault;
 pub mod logs;
 pub mod node;
+pub mod tls;

@@ -170,12 +170,13 @@ impl Frames for Many {
             }
             let next = match self.line.follower.try_next() {
                 Some(next) => next,
-                None => match self.line.wait().await {
+                None => match self.line.wait(None).await {
                     Wake::Next(next) => next,
                     // With an id: a filter may hide events for long, and a reader should not come back from far.
                     Wake::Heartbeat => {
                         return Ok(Some(frame::control("heartbeat", Some(&self.place()), &frame::Heartbeat {})));
                     }
+                    Wake::Output => continue,
                     Wake::Closing => return Ok(None),
                 },
             };

@@ -6,6 +6,7 @@
 
 mod many;
 mod one;
+mod output;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -20,8 +21,9 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pub(super) use many::{Filter, Many};
-pub(super) use one::One;
+pub(super) use one::{Content, One};
 
+use self::output::Tail;
 use super::{State, frame, metrics::Open};
 use crate::{
     crash,
@@ -78,6 +80,8 @@ struct Line {
 /// Why a stream woke up.
 enum Wake {
     Next(Next),
+    /// There may be more output.
+    Output,
     Heartbeat,
     Closing,
 }
@@ -103,11 +107,12 @@ impl Line {
         self.last_frame = Instant::now();
     }
 
-    async fn wait(&mut self) -> Wake {
+    async fn wait(&mut self, mut tail: Option<&mut Tail>) -> Wake {
         loop {
             tokio::select! {
                 biased;
                 next = self.follower.next() => return Wake::Next(next),
+                () = output(tail.as_deref_mut()) => return Wake::Output,
                 () = &mut self.closing => return Wake::Closing,
                 () = &mut self.heartbeat => {
                     let now = Instant::now();
@@ -121,6 +126,13 @@ impl Line {
                 }
             }
         }
+    }
+}
+
+async fn output(tail: Option<&mut Tail>) {
+    match tail {
+        Some(tail) => tail.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,12 +5,13 @@ use std::{collections::VecDeque, sync::Arc, vec};
 use bytes::Bytes;
 use podherald_core::execution::{Execution, VersionVector};
 
-use super::{Frames, Line, PAGE, Wake, retry};
+use super::{
+    Frames, Line, PAGE, Wake,
+    output::{Part, Tail},
+    retry,
+};
 use crate::{
-    http::{
-        State, frame,
-        resume::{OnePlace, Seen},
-    },
+    http::{State, frame, resume::OnePlace},
     journal::{Next, Record, Result},
 };
 
@@ -18,6 +19,9 @@ use crate::{
 pub(in crate::http) struct One {
     line: Line,
     id: String,
+    content: Content,
+    /// None where the reader wants no output.
+    tail: Option<Tail>,
     /// Frames that go out before anything else.
     ahead: VecDeque<Bytes>,
     /// Read from the journal and not yet sent.
@@ -31,6 +35,16 @@ pub(in crate::http) struct One {
     may_be_over: bool,
     /// The position at which the journal last had more than was sent.
     behind_at: Option<u64>,
+    /// All events are out, and the followed log is not at its end.
+    awaits_output: bool,
+}
+
+/// What a reader wants of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Content {
+    Events,
+    Output,
+    Both,
 }
 
 enum Phase {
@@ -44,15 +58,24 @@ enum Phase {
 }
 
 impl One {
-    /// A stream for a reader that has what is in `seen`.
+    /// A stream for a reader that is at this place.
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub(in crate::http) async fn open(state: Arc<State>, id: String, seen: VersionVector) -> Result<Self> {
+    pub(in crate::http) async fn open(
+        state: Arc<State>,
+        id: String,
+        place: OnePlace,
+        content: Content,
+    ) -> Result<Self> {
         let follower = state.journal.follow(&id);
+        let OnePlace { seen, output, .. } = place;
+        let tail = (content != Content::Events).then(|| Tail::new(&state, &id, output));
         let mut one = Self {
             line: Line::new(state, follower),
             id,
+            content,
+            tail,
             ahead: VecDeque::from([retry()]),
             page: Vec::new().into_iter(),
             seen,
@@ -60,6 +83,7 @@ impl One {
             phase: Phase::Absent,
             may_be_over: false,
             behind_at: None,
+            awaits_output: false,
         };
         let execution = one.execution().await?;
         // A reader that has more than the journal has comes from another history: an older copy or a lost disk.
@@ -79,8 +103,10 @@ impl One {
     }
 
     fn begin(&mut self, execution: &Execution) {
-        let id = Seen(&self.seen).to_string();
-        self.ahead.push_back(frame::control("snapshot", Some(&id), &frame::OneSnapshot { execution, result: () }));
+        if self.content != Content::Output {
+            let id = self.place(false);
+            self.ahead.push_back(frame::control("snapshot", Some(&id), &frame::OneSnapshot { execution, result: () }));
+        }
         self.may_be_over = execution.status.is_terminal();
         self.phase = Phase::Past;
     }
@@ -96,14 +122,36 @@ impl One {
         }
         self.seen.advance(&record.source, record.seq);
         self.may_be_over |= record.status.is_some_and(|status| status.is_terminal());
-        Some(frame::one(record))
+        match self.tail.as_ref().and_then(Tail::place) {
+            _ if self.content == Content::Output => None,
+            None => Some(frame::one(record)),
+            output => Some(frame::one_at(record, &OnePlace { seen: self.seen.clone(), output, ended: false })),
+        }
+    }
+
+    /// The id of a frame after which the reader is here.
+    fn place(&self, ended: bool) -> String {
+        let output = self.tail.as_ref().and_then(Tail::place);
+        OnePlace { seen: self.seen.clone(), output, ended }.to_string()
+    }
+
+    fn output_frame(&self, part: Part) -> Option<Bytes> {
+        match part {
+            Part::Frame(data) => Some(frame::named("output", Some(&self.place(false)), &data)),
+            Part::Nothing => None,
+        }
+    }
+
+    async fn next_output(&mut self) -> Option<Bytes> {
+        let part = self.tail.as_mut()?.next().await;
+        self.output_frame(part)
     }
 
     /// From here on the reader is one that has nothing.
     fn reset(&mut self) {
         self.seen = VersionVector::default();
         self.position = 0;
-        let id = Seen(&self.seen).to_string();
+        let id = self.place(false);
         let reason = "the journal does not have the history that this id comes from";
         self.ahead.push_back(frame::control("reset", Some(&id), &frame::Reset { reason }));
     }
@@ -151,7 +199,18 @@ impl One {
             self.phase = Phase::Past;
             return Ok(());
         }
-        let id = OnePlace { seen: self.seen.clone(), ended: true }.to_string();
+        if let (Some(tail), Some(execution)) = (&mut self.tail, &execution) {
+            if tail.is_open(execution.attempt) {
+                self.awaits_output = true;
+                return Ok(());
+            }
+            let part = tail.rest(&self.line.state, execution).await;
+            if let Some(frame) = self.output_frame(part) {
+                self.ahead.push_back(frame);
+                return Ok(());
+            }
+        }
+        let id = self.place(true);
         let end = frame::End {
             status: status.map_or("forgotten", |status| status.as_str()),
             attempt: execution.map_or(0, |execution| execution.attempt),
@@ -187,14 +246,24 @@ impl Frames for One {
                 Phase::Live => self.line.follower.try_next(),
                 Phase::Absent => None,
             };
-            if ready.is_none() && self.may_be_over {
-                self.look_for_the_end().await?;
-                continue;
+            if ready.is_none() {
+                if let Some(frame) = self.next_output().await {
+                    self.line.sent();
+                    return Ok(Some(frame));
+                }
+                if self.may_be_over {
+                    self.awaits_output = false;
+                    self.look_for_the_end().await?;
+                    if !self.awaits_output {
+                        continue;
+                    }
+                }
             }
             let next = match ready {
                 Some(next) => next,
-                None => match self.line.wait().await {
+                None => match self.line.wait(self.tail.as_mut()).await {
                     Wake::Next(next) => next,
+                    Wake::Output => continue,
                     Wake::Heartbeat => return Ok(Some(frame::control("heartbeat", None, &frame::Heartbeat {}))),
                     Wake::Closing => return Ok(None),
                 },

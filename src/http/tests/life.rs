@@ -69,6 +69,7 @@ impl Life {
             gone: None,
             ending: None,
             terminal: None,
+            progress: None,
             amendments: 0,
             emitted: Emitted::default(),
         };

@@ -27,6 +27,7 @@ use super::{Access, Metrics, Options, State, router};
 use crate::{
     health::Readiness,
     journal::{self, Change, Journal, Retention, Sqlite},
+    live_output::{self, LiveOutputs},
     output_store::OutputStore,
 };
 
@@ -70,9 +71,11 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    let outputs = OutputStore::open(directory.path()).unwrap();
     Arc::new(State {
         journal,
-        outputs: OutputStore::open(directory.path()).unwrap(),
+        live: LiveOutputs::new(live_output::Options::default(), outputs.clone(), live_output::Metrics::default()),
+        outputs,
         readiness: Arc::new(Readiness::default()),
         registry,
         metrics,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::jitter;
+
 use super::reading::{Patience, Trouble};
 
 const FIRST: Duration = Duration::from_millis(50);
@@ -35,7 +37,7 @@ impl Backoff {
         if enough || self.last || left.is_zero() {
             return None;
         }
-        let pause = trouble.retry_after.unwrap_or_else(|| self.pause.mul_f64(rand::random_range(0.5..=1.0)));
+        let pause = trouble.retry_after.unwrap_or_else(|| jitter::part_of(self.pause, 0.5..=1.0));
         self.pause = (self.pause * 2).min(LONGEST);
         // Whatever the server would like: one last try before the output is given up.
         self.last = pause >= left;

@@ -11,6 +11,7 @@
 
 mod frames;
 mod inline;
+mod progress;
 mod report;
 mod scanner;
 
@@ -19,6 +20,7 @@ use std::ops::Range;
 use crate::event::{ResourceUsage, StreamSummary, Verdict};
 
 pub use frames::Summary;
+pub use progress::{Progress, ProgressLine, ProgressScanner};
 pub use scanner::{Limits, LogEnd, Scanner};
 
 /// The output of one attempt, as its terminal event will tell it.

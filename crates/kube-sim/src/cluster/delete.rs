@@ -80,10 +80,8 @@ impl State {
         for (kind, key) in orphaned {
             let Some(object) = self.get(kind, &key).cloned() else { continue };
             let has_others = owners(&object).any(|owner| self.is_there(owner));
-            if !has_others {
-                if let Err(refusal) = self.delete(kind, &key, &Deletion::default(), now) {
-                    tracing::warn!(%refusal, "an object outlives its owner");
-                }
+            if !has_others && let Err(refusal) = self.delete(kind, &key, &Deletion::default(), now) {
+                tracing::warn!(%refusal, "an object outlives its owner");
             }
         }
         self.end_namespace(&key.0);

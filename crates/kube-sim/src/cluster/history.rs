@@ -49,11 +49,6 @@ impl History {
         forgotten
     }
 
-    /// The oldest version after which everything is known.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
     /// Changes after a version, the oldest first; none if some of them are forgotten.
     pub(super) fn after(&self, version: u64) -> Option<impl DoubleEndedIterator<Item = &Event>> {
         if version < self.forgotten {

@@ -24,18 +24,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::logs::Logs;
-use state::State;
 
 pub use kind::Kind;
 pub use refusal::Refusal;
 
 pub(crate) use delete::Deletion;
 pub(crate) use history::Event;
-pub(crate) use json::{seconds, text};
-pub(crate) use kind::{Cell, Column, Resource};
+pub(crate) use json::text;
+pub(crate) use kind::Resource;
 pub(crate) use names::{is_label_key, is_label_value};
 pub(crate) use refusal::Cause;
-pub(crate) use state::{Kept, Key};
+pub(crate) use state::{Kept, Key, State};
 pub(crate) use update::Part;
 
 /// Where a cluster's time and names come from: the machine, or a test.
@@ -207,7 +206,8 @@ impl Cluster {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// The time of day here.
+    pub fn now(&self) -> Timestamp {
         (self.inner.options.clock)()
     }
 

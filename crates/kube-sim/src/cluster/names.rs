@@ -61,7 +61,7 @@ pub(super) fn is_label(name: &str) -> bool {
 
 /// An RFC 1123 subdomain: what most objects are called.
 pub(super) fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(|part| is_label_of_any_length(part))
+    name.len() <= 253 && name.split('.').all(is_label_of_any_length)
 }
 
 fn is_label_of_any_length(part: &str) -> bool {

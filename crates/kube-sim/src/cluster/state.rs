@@ -100,11 +100,6 @@ impl State {
         self.history.get(&kind)?.after(version)
     }
 
-    /// The oldest version that the history of a kind reaches back to.
-    pub(crate) fn forgotten(&self, kind: Kind) -> u64 {
-        self.history.get(&kind).map_or(0, History::forgotten)
-    }
-
     /// All objects as they were at a version; none if that is forgotten.
     pub(crate) fn at(&self, kind: Kind, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
         let mut objects = self.objects.get(&kind)?.clone();
@@ -140,7 +135,7 @@ impl State {
         SYSTEM_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
         let (name, base) = (text(&object, "/metadata/name"), text(&object, "/metadata/generateName"));
         let is_made_up = name.is_empty() && !base.is_empty();
-        let name = if is_made_up { self.free_name(kind, namespace, &base.to_owned()) } else { name.to_owned() };
+        let name = if is_made_up { self.free_name(kind, namespace, base) } else { name.to_owned() };
         let fields = metadata(&mut object);
         if name.is_empty() {
             fields.remove("name");

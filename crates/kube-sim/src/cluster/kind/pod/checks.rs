@@ -79,7 +79,7 @@ fn check_container<'a>(
         match text(mount, "/mountPath") {
             "" => causes.push(Cause::required(format!("{at}.mountPath"), "")),
             path if !paths.insert(path) => {
-                causes.push(Cause::invalid(format!("{at}.mountPath"), path, "must be unique"))
+                causes.push(Cause::invalid(format!("{at}.mountPath"), path, "must be unique"));
             }
             _ => {}
         }
@@ -112,7 +112,7 @@ pub(super) fn check_update(old: &Value, new: &Value) -> Vec<Cause> {
                 causes.push(Cause::invalid(field, later, "must be less than or equal to previous value"));
             }
             None => {
-                causes.push(Cause::invalid(field, Value::Null, "must not update from a positive integer to nil value"))
+                causes.push(Cause::invalid(field, Value::Null, "must not update from a positive integer to nil value"));
             }
             Some(_) => {}
         }

@@ -1,0 +1,3 @@
+module podherald/benches/sse
+
+go 1.26.0

@@ -1,0 +1,83 @@
+//! Whatever a program does to stay, it goes: with its container, its pod, its node, and the process around that.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::world::{PROCESS, World, is_alive, pids, pod, until};
+
+/// Writes the ids of a child, of one in a session of its own, and of one whose parent is gone; then goes on for ever, or ends.
+fn script(pids: &Path, last: &str) -> String {
+    let stay = format!("trap '' TERM HUP; echo \\$\\$ >> {}; exec sleep 1000", pids.display());
+    format!(r#"sh -c "{stay}" & setsid sh -c "{stay}" & (setsid sh -c "{stay}" &); {last}"#)
+}
+
+const STAY: &str = "exec sleep 1000";
+
+async fn begun(world: &World, name: &str, last: &str) -> Vec<u32> {
+    let path = world.directory.path().join(name);
+    world.create(pod(name, &script(&path, last)));
+    let pids = pids(&path, 3).await;
+    assert_eq!(pids.len(), 3);
+    pids
+}
+
+async fn until_dead(pids: &[u32]) {
+    until(|| !pids.iter().any(|pid| is_alive(*pid))).await;
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_ends_with_it() {
+    let world = World::new();
+    let path = world.directory.path().join("pids");
+    let wait = format!("while test $(wc -l < {}) -lt 3; do sleep 0.01; done 2> /dev/null", path.display());
+    let mut story = world.create(pod("p", &script(&path, &wait)));
+    story.until_over().await;
+    // Not soon: when its end is told.
+    assert!(!pids(&path, 3).await.into_iter().any(is_alive));
+}
+
+#[tokio::test]
+async fn daemons_go_with_their_pod() {
+    let world = World::new();
+    let pids = begun(&world, "p", STAY).await;
+    world.delete("p", 30);
+    until_dead(&pids).await;
+}
+
+#[tokio::test]
+async fn daemons_go_with_a_pod_that_is_removed_by_force() {
+    let world = World::new();
+    let pids = begun(&world, "p", STAY).await;
+    world.delete_by_force("p");
+    until_dead(&pids).await;
+}
+
+#[tokio::test]
+async fn daemons_go_with_their_node() {
+    let world = World::new();
+    let pids = begun(&world, "p", STAY).await;
+    world.shut_down().await;
+    assert!(!pids.into_iter().any(is_alive));
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_process_with_a_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pids");
+    let pod = pod("p", &script(&path, STAY)).to_string();
+    let mut host = Command::new(PROCESS)
+        .arg("host")
+        .arg(directory.path().join("node"))
+        .arg(pod)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pids = pids(&path, 3).await;
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    // By SIGKILL.
+    host.kill().unwrap();
+    host.wait().unwrap();
+    until_dead(&pids).await;
+}

@@ -1,0 +1,104 @@
+//! The cluster inside podherald: its API, its node, and the demo that keeps them busy.
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
+
+use kube_sim::{
+    api::{self, Api},
+    cluster::{self, Cluster},
+    node::{self, Node},
+    tls::{self, Credentials},
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    clock::Clock,
+    config, demo,
+    supervisor::{Phase, Supervisor},
+};
+
+/// The argument under which the program is a container's shim and nothing else; see [`kube_sim::node`].
+pub const SHIM: &str = "node-shim";
+
+/// Why there is no embedded cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be had.
+    #[error("embedded.listen = {address} cannot be listened on; choose a free loopback address and port, or `off`")]
+    Listen {
+        /// `embedded.listen`.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody could be let in.
+    #[error(transparent)]
+    Credentials(#[from] tls::Error),
+    /// Nobody would know how to get in.
+    #[error("the kubeconfig {path} cannot be written")]
+    Kubeconfig {
+        /// `kubeconfig` in the data directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The node has no place for its pods.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+}
+
+/// Starts a cluster on a data directory that the caller owns, and gives a client of it.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn start(
+    config: &config::Embedded,
+    data_dir: &Path,
+    clock: &Arc<dyn Clock>,
+    supervisor: &mut Supervisor,
+) -> Result<kube::Client, Error> {
+    let clock = clock.clone();
+    let cluster = Cluster::new(cluster::Options { clock: Arc::new(move || clock.now()), seed: None });
+    let api = Api::new(cluster.clone());
+
+    let directory = data_dir.join("node");
+    let options =
+        node::Options { max_pods: config.max_pods as usize, ..node::Options::new(directory, "/proc/self/exe", SHIM) };
+    let node = Node::new(cluster, options)?;
+    // After the drain: what the monitor still collects, the node still has.
+    supervisor.spawn("node", Phase::Flush, |stop| async move {
+        node.run(stop).await;
+        Ok(())
+    });
+    tracing::warn!("the embedded cluster runs pods as local processes of this user, without any isolation");
+    if let Some(address) = config.listen {
+        serve(&api, address, &data_dir.join("kubeconfig"), supervisor).await?;
+    }
+
+    let client = kube::Client::new(api, "default");
+    if config.demo {
+        let client = client.clone();
+        supervisor.spawn("demo", Phase::Intake, |stop| async move {
+            demo::run(client, stop).await;
+            Ok(())
+        });
+    }
+    Ok(client)
+}
+
+/// The API for kubectl.
+async fn serve(api: &Api, address: SocketAddr, kubeconfig: &Path, supervisor: &mut Supervisor) -> Result<(), Error> {
+    let unavailable = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(unavailable)?;
+    let credentials = Credentials::generate()?;
+    let bound = listener.local_addr().map_err(unavailable)?;
+    let path = kubeconfig.display().to_string();
+    credentials
+        .write_kubeconfig(bound, kubeconfig)
+        .map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
+    tracing::info!(api = %bound, kubeconfig = path, "kubectl --kubeconfig has the embedded cluster");
+    let api = api.clone();
+    supervisor.spawn("embedded api", Phase::Listener, |stop| async move {
+        Ok(api::serve(api, listener, credentials, stop).await?)
+    });
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Follows the log of a container that runs, and puts it where those who watch take it from.
+//!
+//! A follow ends for many reasons that are not the container's end (T66, T67), so it is opened again until the monitor
+//! says that the attempt is over. What was already taken is then skipped, and checked on the way: a log that begins
+//! otherwise than before was begun anew, and is told as another run.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, api::LogParams, client::Body, core::Request};
+use podherald_core::output::{ProgressLine, ProgressScanner};
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::api::Backoff;
+use crate::{live_output::Tap, output_store, wording};
+
+/// Between an end and the next look whether there is more.
+const REOPEN: Duration = Duration::from_secs(2);
+/// After the attempt's end the rest may take so long; the collected output has it in any case.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A log that nobody watches any more is followed so much longer: people reload pages.
+const LINGER: Duration = Duration::from_secs(10);
+/// One progress event in this time.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is followed.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) uid: String,
+    pub(super) container: String,
+}
+
+/// A progress line of a pod.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) uid: String,
+    pub(super) run: u32,
+    pub(super) line: ProgressLine,
+}
+
+/// What is known of the log so far.
+struct Follow {
+    tap: Tap,
+    taken: u64,
+    digest: Sha256,
+    scanner: ProgressScanner,
+    /// Not told yet.
+    line: Option<ProgressLine>,
+    told_at: Option<Instant>,
+    unwatched_since: Option<Instant>,
+}
+
+/// How one request ended.
+enum Ended {
+    /// Everything that there was has come.
+    AllTaken,
+    BegunAnew,
+    /// Nobody watches.
+    Unwanted,
+}
+
+/// Follows until `over` is cancelled and all has come, or until nobody watches.
+pub(super) async fn follow(
+    client: &kube::Client,
+    job: &Job,
+    tap: Tap,
+    heard: mpsc::Sender<Heard>,
+    over: CancellationToken,
+) {
+    let mut follow = Follow {
+        tap,
+        taken: 0,
+        digest: Sha256::new(),
+        scanner: ProgressScanner::default(),
+        line: None,
+        told_at: None,
+        unwatched_since: None,
+    };
+    let all = async {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let was_over = over.is_cancelled();
+            match follow.read(client, job, &heard).await {
+                Ok(Ended::AllTaken) if was_over => return,
+                Ok(Ended::AllTaken) => {
+                    over.run_until_cancelled(sleep(REOPEN)).await;
+                }
+                Ok(Ended::BegunAnew) => {
+                    tracing::info!(
+                        namespace = job.namespace,
+                        pod = job.pod,
+                        "the log was begun anew; what it lost is lost"
+                    );
+                }
+                Ok(Ended::Unwanted) => return,
+                Err(Trouble::Disk(error)) => {
+                    tracing::error!(%error, pod = job.pod, "live output cannot be kept; it is not followed any more");
+                    return;
+                }
+                Err(Trouble::Log(why)) => {
+                    // After the end there is nothing worth waiting for.
+                    if was_over || !follow.is_wanted() {
+                        return;
+                    }
+                    tracing::debug!(namespace = job.namespace, pod = job.pod, why, "log not followed; trying again");
+                    over.run_until_cancelled(sleep(backoff.pause())).await;
+                }
+            }
+        }
+    };
+    let drained = async {
+        over.cancelled().await;
+        sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = all => {}
+        () = drained => tracing::debug!(pod = job.pod, "the followed log did not end with its container"),
+    }
+}
+
+enum Trouble {
+    Disk(output_store::Error),
+    Log(String),
+}
+
+impl From<output_store::Error> for Trouble {
+    fn from(error: output_store::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl Follow {
+    /// One request, from the log's first byte: only so is it certain where one is.
+    async fn read(&mut self, client: &kube::Client, job: &Job, heard: &mpsc::Sender<Heard>) -> Result<Ended, Trouble> {
+        let mut body = open(client, job).await?;
+        let mut skipped = 0;
+        let mut digest = Sha256::new();
+        loop {
+            let frame = match timeout(PROGRESS_PAUSE, body.frame()).await {
+                Ok(Some(frame)) => frame.map_err(|error| Trouble::Log(wording::of(&error)))?,
+                Ok(None) => break,
+                Err(_) => {
+                    self.tell(job, heard);
+                    if !self.is_wanted() {
+                        return Ok(Ended::Unwanted);
+                    }
+                    continue;
+                }
+            };
+            let Ok(mut bytes) = frame.into_data() else { continue };
+            if skipped < self.taken {
+                let known = usize::try_from(self.taken - skipped).map_or(bytes.len(), |left| left.min(bytes.len()));
+                digest.update(&bytes.split_to(known));
+                skipped += known as u64;
+                if skipped == self.taken && digest.clone().finalize() != self.digest.clone().finalize() {
+                    return self.begin_anew().await;
+                }
+            }
+            if !bytes.is_empty() {
+                self.take(bytes).await?;
+                self.tell(job, heard);
+            }
+        }
+        if skipped < self.taken {
+            return self.begin_anew().await;
+        }
+        self.tell(job, heard);
+        Ok(Ended::AllTaken)
+    }
+
+    async fn take(&mut self, bytes: Bytes) -> Result<(), Trouble> {
+        self.taken += bytes.len() as u64;
+        self.digest.update(&bytes);
+        self.line = self.scanner.push(&bytes).or(self.line.take());
+        Ok(self.tap.append(bytes).await?)
+    }
+
+    async fn begin_anew(&mut self) -> Result<Ended, Trouble> {
+        self.tap.begin(self.tap.run() + 1).await?;
+        (self.taken, self.digest, self.scanner) = (0, Sha256::new(), ProgressScanner::default());
+        Ok(Ended::BegunAnew)
+    }
+
+    /// Hands the latest progress line on, unless one went just before.
+    fn tell(&mut self, job: &Job, heard: &mpsc::Sender<Heard>) {
+        let now = Instant::now();
+        if self.line.is_none() || self.told_at.is_some_and(|at| now < at + PROGRESS_PAUSE) {
+            return;
+        }
+        // A monitor that is behind hears of the next one.
+        if let (Some(line), Ok(place)) = (&self.line, heard.try_reserve()) {
+            place.send(Heard { uid: job.uid.clone(), run: self.tap.run(), line: line.clone() });
+            (self.line, self.told_at) = (None, Some(now));
+        }
+    }
+
+    fn is_wanted(&mut self) -> bool {
+        if self.tap.is_wanted() {
+            self.unwatched_since = None;
+            return true;
+        }
+        let since = *self.unwatched_since.get_or_insert_with(Instant::now);
+        since.elapsed() < LINGER
+    }
+}
+
+async fn open(client: &kube::Client, job: &Job) -> Result<Body, Trouble> {
+    let params = LogParams { container: Some(job.container.clone()), follow: true, ..LogParams::default() };
+    let failed = |why: String| Trouble::Log(why);
+    let request = Request::new(Pod::url_path(&(), Some(&job.namespace))).logs(&job.pod, &params);
+    let request = request.map_err(|error| failed(wording::of(&error)))?;
+    let response = client.send(request.map(Body::from)).await.map_err(|error| failed(wording::of(&error)))?;
+    if response.status() == StatusCode::OK {
+        Ok(response.into_body())
+    } else {
+        Err(failed(response.status().to_string()))
+    }
+}
