@@ -25,7 +25,13 @@ impl Place {
         format!("/api/v1/namespaces/{}/{rest}", self.namespace)
     }
 
-    pub(crate) async fn text(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String) {
+    pub(crate) async fn text(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (u16, String) {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
