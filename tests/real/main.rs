@@ -6,6 +6,7 @@
 
 mod behaviours;
 mod cluster;
+mod conformance;
 mod crash;
 mod full_disk;
 mod herald;
