@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Body, json as answer, request::Asked, selector::Filter, table};
-use crate::cluster::{Cluster, Deletion, Kept, Key, Kind, Refusal, key, text};
+use crate::cluster::{Cause, Cluster, Deletion, Kept, Key, Kind, Refusal, key, text};
 
 /// Where a list goes on: the version of its first page, and the last object so far.
 #[derive(Serialize, Deserialize)]
@@ -98,7 +98,12 @@ pub(super) fn filter(kind: Kind, namespace: &str, name: &str, asked: &Asked) -> 
 
 /// Which version a list is of.
 fn wanted_version(asked: &Asked, newest: u64) -> Result<u64, Refusal> {
-    let Some(wanted) = asked.query.get("resourceVersion") else { return Ok(newest) };
+    let Some(wanted) = asked.query.get("resourceVersion") else {
+        let rule = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        let cause = asked.query.get("resourceVersionMatch").map(|_| Cause::forbidden("resourceVersionMatch", rule));
+        invalid_options(cause.as_ref())?;
+        return Ok(newest);
+    };
     let version: u64 = wanted.parse().map_err(|_| {
         Refusal::bad_request(format!(
             "resourceVersion: Invalid value: {wanted:?}: strconv.ParseUint: parsing {wanted:?}: invalid syntax"
@@ -109,6 +114,11 @@ fn wanted_version(asked: &Asked, newest: u64) -> Result<u64, Refusal> {
     }
     let is_exact = asked.query.get("resourceVersionMatch") == Some("Exact");
     Ok(if is_exact { version } else { newest })
+}
+
+/// What is wrong with how a list or a watch was asked for.
+pub(super) fn invalid_options(cause: Option<&Cause>) -> Result<(), Refusal> {
+    Refusal::if_invalid("meta.k8s.io", "ListOptions", "", cause.map(std::slice::from_ref).unwrap_or_default())
 }
 
 /// T18
@@ -207,14 +217,6 @@ pub(super) fn patch(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Res
     let changed = cluster.change(kind, &key(namespace, name), part, |old| {
         let mut new = old.clone();
         change(&mut new)?;
-        if text(&new, "/metadata/uid") != text(old, "/metadata/uid") {
-            let why = format!(
-                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                text(&new, "/metadata/uid"),
-                text(old, "/metadata/uid")
-            );
-            return Err(Refusal::conflict(kind, name, &why));
-        }
         Ok(new)
     })?;
     Ok(shown(cluster, StatusCode::OK, kind, &changed, asked))

@@ -41,6 +41,11 @@ pub(super) async fn log(
         tail_lines: query.number("tailLines")?,
         limit_bytes: query.number("limitBytes")?,
     };
+    if text(&pod, "/spec/nodeName").is_empty() {
+        let mut response = Response::new(super::whole(bytes::Bytes::new()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
     let Some(logs) = cluster.logs() else {
         let message = format!("pod {name} does not have a host assigned");
         return Err(Refusal::bad_request(message));
@@ -59,7 +64,7 @@ pub(super) async fn log(
 }
 
 fn container(pod: &Value, name: &str, wanted: Option<&str>) -> Result<String, Refusal> {
-    let lists = ["containers", "initContainers"];
+    let lists = ["initContainers", "containers"];
     let all = lists.iter().flat_map(|list| pod["spec"][list].as_array().into_iter().flatten());
     let names: Vec<&str> = all.map(|container| text(container, "/name")).collect();
     match (wanted, &names[..]) {

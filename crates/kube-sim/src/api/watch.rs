@@ -7,7 +7,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
@@ -18,12 +18,12 @@ use tokio::{
 
 use super::{
     Body,
-    objects::{filter, too_old},
+    objects::{filter, invalid_options, too_old},
     request::Asked,
     selector::Filter,
     table,
 };
-use crate::cluster::{Cluster, Event, Kind, Refusal};
+use crate::cluster::{Cause, Cluster, Event, Kind, Refusal};
 
 /// Without `timeoutSeconds`.
 const LONGEST: Duration = Duration::from_secs(45 * 60);
@@ -57,10 +57,10 @@ pub(super) fn open(
     let filter = filter(kind, namespace, name, asked)?;
     let timeout = asked.query.number("timeoutSeconds")?.map_or(LONGEST, Duration::from_secs).min(LONGEST);
     let wants_first = asked.query.flag("sendInitialEvents");
-    if wants_first && asked.query.get("resourceVersionMatch") != Some("NotOlderThan") {
-        let message = "sendInitialEvents is forbidden for watch unless resourceVersionMatch is set to NotOlderThan";
-        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message));
-    }
+    let has_match = asked.query.get("resourceVersionMatch") == Some("NotOlderThan");
+    let rule = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+    let cause = (wants_first && !has_match).then(|| Cause::forbidden("resourceVersionMatch", rule));
+    invalid_options(cause.as_ref())?;
     let version = asked.query.get("resourceVersion").unwrap_or("0");
     let from: u64 =
         version.parse().map_err(|_| Refusal::bad_request(format!("resourceVersion: Invalid value: {version:?}")))?;

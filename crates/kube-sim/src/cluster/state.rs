@@ -15,6 +15,7 @@ use super::{
     history::History,
     json::{self, metadata, seconds, strip_nulls, text},
     names::Random,
+    update,
 };
 
 /// Namespace, empty for what is in none, and name.
@@ -133,6 +134,7 @@ impl State {
             return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
         }
         SYSTEM_FIELDS.iter().for_each(|field| drop(fields.remove(*field)));
+        update::drop_empty(fields);
         let (name, base) = (text(&object, "/metadata/name"), text(&object, "/metadata/generateName"));
         let is_made_up = name.is_empty() && !base.is_empty();
         let name = if is_made_up { self.free_name(kind, namespace, base) } else { name.to_owned() };

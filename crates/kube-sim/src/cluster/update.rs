@@ -128,14 +128,18 @@ fn keep_fixed(old: &Value, new: &mut Value) {
             None => fields.remove(*field),
         };
     }
-    // An empty list is the same as none.
-    for field in ["finalizers", "labels", "annotations", "ownerReferences"] {
-        if fields.get(field).is_some_and(|value| *value == json!([]) || *value == json!({})) {
-            fields.remove(field);
-        }
-    }
+    drop_empty(fields);
     new["apiVersion"] = old["apiVersion"].clone();
     new["kind"] = old["kind"].clone();
+}
+
+/// An empty list is the same as none.
+pub(super) fn drop_empty(metadata: &mut serde_json::Map<String, Value>) {
+    for field in ["finalizers", "labels", "annotations", "ownerReferences"] {
+        if metadata.get(field).is_some_and(|value| *value == json!([]) || *value == json!({})) {
+            metadata.remove(field);
+        }
+    }
 }
 
 fn keep_part(part: Part, old: &Value, new: &mut Value) {
