@@ -318,6 +318,16 @@ test("a page has one event stream at most, and leaves none behind", async () => 
 });
 
 test("a stream that falls silent is opened anew from where it was", async () => {
+  // The page's clock stands still while the network does not: what has come must be known, not waited for.
+  await page.addInitScript(() => {
+    window.heartbeats = 0;
+    window.EventSource = class extends window.EventSource {
+      constructor(url) {
+        super(url);
+        this.addEventListener("heartbeat", () => (window.heartbeats += 1));
+      }
+    };
+  });
   await page.clock.install();
   mock.executions = newest(20);
   await page.goto(mock.url);
@@ -326,11 +336,19 @@ test("a stream that falls silent is opened anew from where it was", async () => 
   await page.locator(".rows tbody a", { hasText: "run-00020" }).waitFor();
   await page.clock.runFor(30_000);
   mock.send("/events", {}, { name: "heartbeat", id: "mock:8" });
+  const deadline = performance.now() + LIMIT;
+  while ((await page.evaluate(() => window.heartbeats)) === 0) {
+    assert.ok(performance.now() < deadline, "the heartbeat does not come");
+  }
   await page.clock.runFor(30_000);
   assert.equal(await page.locator("#connection").getAttribute("data-state"), "live", "a heartbeat is a sign of life");
   const before = mock.requests.filter(path => path.startsWith("/events")).length;
   assert.equal(before, 1);
   await page.clock.runFor(12_000);
+  while (mock.requests.filter(path => path.startsWith("/events")).length === before) {
+    assert.ok(performance.now() < deadline + LIMIT, "the stream is not opened anew");
+    await page.evaluate(() => 0);
+  }
   await connection(page, "live");
   assert.equal(mock.requests.filter(path => path.startsWith("/events")).at(-1), "/events?last_event_id=mock%3A8");
 });
