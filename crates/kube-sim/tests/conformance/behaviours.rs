@@ -330,7 +330,10 @@ behaviours! {
         let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
         let answer = at.patch("pods/a", MERGE, &more).await;
         assert_refused(&answer, 422, "Invalid");
-        assert_eq!(causes(&answer), [("metadata.finalizers", "FieldValueForbidden")]);
+        // The real server says it twice.
+        let mut causes = causes(&answer);
+        causes.dedup();
+        assert_eq!(causes, [("metadata.finalizers", "FieldValueForbidden")]);
         at.patch("pods/a", MERGE, &json!({"metadata": {"finalizers": null}})).await;
     }
 
@@ -441,7 +444,7 @@ behaviours! {
         at.patch("pods/a", MERGE, &json!({"metadata": {"labels": {"x": "1"}}})).await;
         at.delete("pods/a", &Value::Null).await;
         let frames = at.watch(&format!("resourceVersion={version}")).await;
-        assert_eq!(told(&frames), [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]);
+        assert_eq!(told_once(&frames), [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]);
         let versions: Vec<u64> =
             frames.iter().map(|frame| text(frame, "/object/metadata/resourceVersion").parse().unwrap()).collect();
         assert!(versions.is_sorted_by(|a, b| a < b), "the last state is under the version of the deletion: {versions:?}");
@@ -468,7 +471,7 @@ behaviours! {
         at.delete("pods/a", &json!({"gracePeriodSeconds": 9})).await;
         at.delete("pods/a", &json!({"gracePeriodSeconds": 0})).await;
         let frames = at.watch(&format!("resourceVersion={version}")).await;
-        assert_eq!(told(&frames), [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]);
+        assert_eq!(told_once(&frames), [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]);
         assert_eq!(frames[1]["object"]["metadata"]["deletionGracePeriodSeconds"], 9);
     }
 
