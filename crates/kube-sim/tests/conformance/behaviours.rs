@@ -5,7 +5,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::place::{JSON, JSON_PATCH, MERGE, Place, assert_refused, causes, pod, text, told};
+use super::place::{JSON, JSON_PATCH, MERGE, Place, assert_refused, causes, pod, text, told, told_once};
 
 macro_rules! behaviours {
     ($($(#[$doc:meta])* async fn $name:ident($at:ident: &Place) $body:block)*) => {

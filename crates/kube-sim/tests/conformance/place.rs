@@ -119,6 +119,13 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The same, with changes in a row told once: schedulers and the server itself may make some more.
+pub(crate) fn told_once(frames: &[Value]) -> Vec<(&str, &str)> {
+    let mut told = told(frames);
+    told.dedup();
+    told
+}
+
 /// Type of frame and name of the object.
 pub(crate) fn told(frames: &[Value]) -> Vec<(&str, &str)> {
     frames.iter().map(|frame| (text(frame, "/type"), text(frame, "/object/metadata/name"))).collect()
