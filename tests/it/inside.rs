@@ -123,6 +123,14 @@ impl Inside {
         }
     }
 
+    /// A gauge's value.
+    pub(crate) async fn metric(&self, name: &str) -> i64 {
+        let bytes = self.ask("/metrics", &[]).await.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// What is wrong with a role; none if it is ready.
     pub(crate) async fn problem(&self, role: &str) -> Option<String> {
         match self.get(&format!("/readyz?role={role}")).await {

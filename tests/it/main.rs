@@ -11,6 +11,7 @@ mod faulty_journal;
 #[path = "../real/herald.rs"]
 mod herald;
 mod inside;
+mod live;
 mod logs;
 mod odd_server;
 mod pods;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod life;
+mod live;
 mod many;
 mod one;
 mod page;
