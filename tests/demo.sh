@@ -40,7 +40,10 @@ within() {
   done
 }
 
-listens() { url=http://$(jq -er 'select(.message == "listening") | .address' "$dir/log"); }
+listens() {
+  local address # jq -e of an older version succeeds without any input
+  address=$(jq -r 'select(.message == "listening") | .address' "$dir/log") && [ -n "$address" ] && url=http://$address
+}
 within 20 listens
 within 10 curl -fso /dev/null "$url/readyz"
 curl -fsS "$url/" | grep -q '<title>' || die "no page at $url/"

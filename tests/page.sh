@@ -20,4 +20,5 @@ cd tests/page
 if [ "${1:-}" = --screenshots ]; then
   exec node screenshots.js
 fi
-exec timeout 300 node --test --test-concurrency=1 --test-timeout=60000 "$@" scripted.test.js herald.test.js
+# The time limit counts a whole file too; what a test waits for has its own.
+exec timeout 600 node --test --test-concurrency=1 --test-timeout=280000 "$@" scripted.test.js herald.test.js

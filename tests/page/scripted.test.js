@@ -319,15 +319,10 @@ test("a page has one event stream at most, and leaves none behind", async () => 
 
 test("a stream that falls silent is opened anew from where it was", async () => {
   // The page's clock stands still while the network does not: what has come must be known, not waited for.
-  await page.addInitScript(() => {
-    window.heartbeats = 0;
-    window.EventSource = class extends window.EventSource {
-      constructor(url) {
-        super(url);
-        this.addEventListener("heartbeat", () => (window.heartbeats += 1));
-      }
-    };
-  });
+  const network = await page.context().newCDPSession(page);
+  let heartbeats = 0;
+  network.on("Network.eventSourceMessageReceived", ({ eventName }) => { heartbeats += eventName === "heartbeat"; });
+  await network.send("Network.enable");
   await page.clock.install();
   mock.executions = newest(20);
   await page.goto(mock.url);
@@ -337,8 +332,9 @@ test("a stream that falls silent is opened anew from where it was", async () => 
   await page.clock.runFor(30_000);
   mock.send("/events", {}, { name: "heartbeat", id: "mock:8" });
   const deadline = performance.now() + LIMIT;
-  while ((await page.evaluate(() => window.heartbeats)) === 0) {
+  while (heartbeats === 0) {
     assert.ok(performance.now() < deadline, "the heartbeat does not come");
+    await page.evaluate(() => 0);
   }
   await page.clock.runFor(30_000);
   assert.equal(await page.locator("#connection").getAttribute("data-state"), "live", "a heartbeat is a sign of life");
