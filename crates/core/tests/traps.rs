@@ -303,6 +303,25 @@ fn an_exit_code_that_comes_after_the_terminal_event_amends_it_once() {
 }
 
 #[test]
+fn the_code_of_an_earlier_run_neither_decides_nor_amends() {
+    // T40, T41: the second run was still going when the deadline came; nobody knows its code.
+    let status = ContainerStatus { restart_count: 1, last_state: ended(1, "Error"), ..status("executor", running()) };
+    let frame = Pod {
+        restart_policy: RestartPolicy::OnFailure,
+        reason: Some("DeadlineExceeded".into()),
+        container_statuses: vec![status],
+        ..pod(Phase::Failed)
+    };
+    let mut life = Life::of([frame.clone()]);
+    life.wait(10);
+    life.collect();
+    life.see(&frame);
+    let end = life.events.last().unwrap();
+    assert_eq!(end.payload.event_type(), "execution_timeout");
+    assert_eq!(end.payload.terminal().unwrap().exit.code, None);
+}
+
+#[test]
 fn an_exit_code_that_comes_while_the_output_is_read_improves_the_decision() {
     let exceeded = |state| Pod { reason: Some("DeadlineExceeded".into()), ..with(Phase::Failed, state) };
     let mut life = Life::of([exceeded(running())]);
