@@ -1,50 +1,33 @@
 //! One pod on its node, from its volumes to its last container's end.
 
-use std::{
-    io::{self, SeekFrom},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod ends;
+mod starts;
 
-use futures::TryStreamExt;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
-    fs::File,
-    io::{AsyncReadExt, AsyncSeekExt},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     Shared,
-    container::{self, Happening, Teller},
-    environment::{self, MESSAGE, Volumes},
-    log::{Log, Writer},
-    shim::{End, Excess, Order, Spec},
-    status::{self, ContainerStatus, Facts, State, Terminated},
+    container::Happening,
+    environment::Volumes,
+    log::Log,
+    shim::Order,
+    status::{self, ContainerStatus, Facts, State},
 };
-use crate::{cluster::Kind, logs::LogRequest};
+use crate::cluster::Kind;
 
-/// A container that ends is started anew at once, then after this, twice this, and so on.
-const FIRST_BACKOFF: Duration = Duration::from_secs(10);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// One that ran so long starts from the beginning with this.
-const LONG_RUN: Duration = Duration::from_secs(600);
 /// What did not work is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Of last words so many bytes count, the last ones.
-const MAX_MESSAGE: u64 = 4096;
 /// Started and ended, of a few containers.
 const HAPPENINGS: usize = 16;
-/// What is taken of a log for last words.
-const MESSAGE_LINES: u64 = 80;
-const MESSAGE_BYTES: usize = 2048;
-
 /// The pod as it is now; none once the API has nothing of it any more.
 pub(super) type Latest = watch::Receiver<Option<Arc<Value>>>;
 
@@ -253,191 +236,6 @@ impl Worker {
         self.since.checked_add(Duration::from_secs(seconds))
     }
 
-    /// Starts what can be started.
-    async fn advance(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        let next_init = (0..self.inits).find(|index| !self.containers[*index].has_succeeded());
-        let startable = match next_init {
-            Some(index) => index..index + 1,
-            None => self.inits..self.containers.len(),
-        };
-        for index in startable {
-            if self.containers[index].can_start(now) {
-                self.start(index).await;
-            }
-        }
-    }
-
-    async fn start(&mut self, index: usize) {
-        let prepared = self.prepare(index).await;
-        let container = &mut self.containers[index];
-        let (program, writer) = match prepared {
-            Ok(prepared) => prepared,
-            Err((reason, message)) => {
-                container.status.state = State::Waiting { reason, message: Some(message) };
-                container.due = Some(Instant::now() + RETRY);
-                return;
-            }
-        };
-        let memory_bytes = container.spec["resources"]["limits"]["memory"].as_str().and_then(quantity);
-        container.due = None;
-        container.runs += 1;
-        container.status.restarts = container.runs - 1;
-        container.status.id = Some(format!("embedded://{}", Uuid::new_v4()));
-        if let State::Terminated(end) = &container.status.state {
-            container.status.last = Some(end.clone());
-        }
-        container.log = Some(writer.log());
-        self.shared.logs.add(&self.uid, &container.status.name, writer.log());
-        let (orders, ordered) = watch::channel(None);
-        container.orders = Some(orders);
-        let (shared, teller) = (self.shared.clone(), Teller { container: index, to: self.tell.clone() });
-        let spec = Spec {
-            command: program.command,
-            environment: program.environment,
-            directory: program.directory,
-            memory_bytes,
-            max_processes: shared.launcher.max_processes,
-        };
-        self.runs.spawn(async move {
-            container::run(&shared.launcher, &spec, writer, shared.clock.clone(), ordered, &teller).await;
-        });
-    }
-
-    async fn prepare(&mut self, index: usize) -> Result<(environment::Program, Writer), (&'static str, String)> {
-        let container = &self.containers[index];
-        if index < self.inits && container.spec["restartPolicy"] == "Always" {
-            return Err((
-                "CreateContainerConfigError",
-                "the embedded cluster has no sidecars among the init containers".to_owned(),
-            ));
-        }
-        if items(&container.spec["command"]).is_empty() {
-            return Err((
-                "ErrImagePull",
-                "the embedded cluster has no images: give the container a command".to_owned(),
-            ));
-        }
-        if self.volumes.is_none() {
-            let made = environment::make_volumes(&self.shared.cluster, &self.pod, &self.directory);
-            self.volumes = Some(made.map_err(|error| ("ContainerCreating", error.to_string()))?);
-        }
-        let container = &self.containers[index];
-        let volumes = self.volumes.as_ref().expect("they were made above");
-        let home = self.home(index);
-        let program = environment::program(&self.shared.cluster, &self.pod, &container.spec, volumes, &home)
-            .map_err(|error| ("CreateContainerConfigError", error.to_string()))?;
-        // As many as the log endpoint gives: of the run now and the one before.
-        let path = home.with_file_name(format!("{}.{}.log", container.status.name, container.runs % 2));
-        let writer = Writer::create(path, self.shared.max_log_bytes).await;
-        let writer = writer.map_err(|error| ("CreateContainerError", format!("cannot make the log: {error}")))?;
-        Ok((program, writer))
-    }
-
-    async fn happen(&mut self, index: usize, happening: Happening) {
-        let now = (self.shared.clock)();
-        let container = &mut self.containers[index];
-        let id = container.status.id.clone();
-        match happening {
-            Happening::Started => container.status.state = State::Running { since: now },
-            Happening::NotStarted(message) => {
-                let message = Some(format!("failed to create containerd task: {message}"));
-                self.end(
-                    index,
-                    Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id },
-                );
-            }
-            Happening::Ended(End { code, excess }) => {
-                let started = match container.status.state {
-                    State::Running { since } => Some(since),
-                    _ => None,
-                };
-                let reason = match (excess, code) {
-                    (Some(Excess::Memory), _) => "OOMKilled",
-                    (None, 0) => "Completed",
-                    _ => "Error",
-                };
-                let message = match excess {
-                    Some(Excess::Processes) => {
-                        let most = self.shared.launcher.max_processes;
-                        Some(format!(
-                            "killed: it had more than {most} processes, the most that a container here may have"
-                        ))
-                    }
-                    _ => self.last_words(index, code).await,
-                };
-                self.end(index, Terminated { code, reason, message, started, finished: now, id });
-            }
-        }
-    }
-
-    fn end(&mut self, index: usize, end: Terminated) {
-        let (is_init, has_failed) = (index < self.inits, end.code != 0);
-        let restarts = match text(&self.pod["spec"]["restartPolicy"]) {
-            "Never" => false,
-            "OnFailure" => has_failed,
-            // An init container is done when it is done.
-            _ => !is_init || has_failed,
-        };
-        let (id, name, namespace) = (&self.uid, self.name().to_owned(), self.namespace().to_owned());
-        let pod = format!("{name}_{namespace}({id})");
-        let container = &mut self.containers[index];
-        container.orders = None;
-        let ran =
-            end.started.map(|started| Duration::try_from(end.finished.duration_since(started)).unwrap_or_default());
-        container.status.state = State::Terminated(end.clone());
-        if self.stopping.is_some() {
-            return;
-        }
-        if restarts {
-            let pause = container.backoff.filter(|_| ran.is_none_or(|ran| ran < LONG_RUN));
-            container.backoff = Some(pause.map_or(FIRST_BACKOFF, |pause| (pause * 2).min(LONGEST_BACKOFF)));
-            container.due = Some(Instant::now() + pause.unwrap_or_default());
-            if let Some(pause) = pause {
-                let (pause, container) = (seconds(pause), &container.status.name);
-                let message = format!("back-off {pause} restarting failed container={container} pod={pod}");
-                let status = &mut self.containers[index].status;
-                status.state = State::Waiting { reason: "CrashLoopBackOff", message: Some(message) };
-                status.last = Some(end);
-            }
-        } else if is_init && has_failed {
-            self.stop(Why::Failed, Duration::ZERO);
-        }
-    }
-
-    /// What the program left as its last words, or its log's end where the pod asks for that.
-    async fn last_words(&self, index: usize, code: i32) -> Option<String> {
-        let container = &self.containers[index];
-        let mut words = ending(&self.home(index).join(MESSAGE)).await.unwrap_or_default();
-        let falls_back = container.spec["terminationMessagePolicy"] == "FallbackToLogsOnError" && code != 0;
-        if words.is_empty()
-            && falls_back
-            && let Some(log) = &container.log
-        {
-            let request = LogRequest {
-                namespace: self.namespace().to_owned(),
-                pod: self.name().to_owned(),
-                uid: self.uid.clone(),
-                container: container.status.name.clone(),
-                previous: false,
-                follow: false,
-                timestamps: false,
-                since: None,
-                tail_lines: Some(MESSAGE_LINES),
-                limit_bytes: None,
-            };
-            let mut parts = log.open(&request).await.ok()?;
-            while let Ok(Some(part)) = parts.try_next().await {
-                words.extend_from_slice(&part);
-                words.drain(..words.len().saturating_sub(MESSAGE_BYTES));
-            }
-        }
-        (!words.is_empty()).then(|| String::from_utf8_lossy(&words).into_owned())
-    }
-
     /// Where a container's files are, but for its volumes.
     fn home(&self, index: usize) -> PathBuf {
         self.directory.join("containers").join(&self.containers[index].status.name)
@@ -561,69 +359,10 @@ async fn changed(latest: &mut Latest) -> Option<Arc<Value>> {
     }
 }
 
-/// The end of a file, if it is one: a program may have put anything in its place.
-async fn ending(path: &Path) -> io::Result<Vec<u8>> {
-    let metadata = tokio::fs::symlink_metadata(path).await?;
-    let mut end = Vec::new();
-    if metadata.is_file() {
-        let mut file = File::open(path).await?;
-        file.seek(SeekFrom::Start(metadata.len().saturating_sub(MAX_MESSAGE))).await?;
-        file.take(MAX_MESSAGE).read_to_end(&mut end).await?;
-    }
-    Ok(end)
-}
-
-/// `10s`, `1m20s`.
-fn seconds(pause: Duration) -> String {
-    let (minutes, seconds) = (pause.as_secs() / 60, pause.as_secs() % 60);
-    if minutes == 0 { format!("{seconds}s") } else { format!("{minutes}m{seconds}s") }
-}
-
-/// Bytes of a quantity such as `64Mi` or `1e6`.
-fn quantity(text: &str) -> Option<u64> {
-    const UNITS: [(&str, f64); 10] = [
-        ("Ki", 1024.),
-        ("Mi", 1_048_576.),
-        ("Gi", 1_073_741_824.),
-        ("Ti", 1_099_511_627_776.),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("", 1.),
-    ];
-    let (number, unit) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
-    let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive, and saturates")]
-    Some((number * unit) as u64)
-}
-
 fn items(list: &Value) -> &[Value] {
     list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities_are_bytes() {
-        for (text, bytes) in [
-            ("64Mi", Some(64 << 20)),
-            ("1k", Some(1000)),
-            ("1.5Gi", Some(3 << 29)),
-            ("12", Some(12)),
-            ("2e3", Some(2000)),
-            ("1500m", Some(1)),
-            ("x", None),
-            ("-1", None),
-        ] {
-            assert_eq!(quantity(text), bytes, "{text}");
-        }
-    }
 }
