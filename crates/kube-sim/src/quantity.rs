@@ -2,6 +2,10 @@
 
 use serde_json::Value;
 
+/// What an amount has to be, in the API server's words.
+pub(crate) const RULE: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
 /// The longest first: `Ki` ends with the `i` of no other, but `E` also begins an exponent.
 const UNITS: [(&str, f64); 16] = [
     ("Ki", 1024.),
