@@ -17,15 +17,22 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     container::Happening,
+    disk,
     environment::Volumes,
+    events,
     log::Log,
     shim::Order,
-    status::{self, ContainerStatus, Facts, State},
+    status::{self, ContainerStatus, Facts, Role, State},
 };
 use crate::cluster::Kind;
 
 /// What did not work is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks at what the volumes take, at least; or so many times what a look takes.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_SHARE: u32 = 50;
+/// What a pod with too large a volume has to end, as a kubelet has it.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// Started and ended, of a few containers.
 const HAPPENINGS: usize = 16;
 /// The pod as it is now; none once the API has nothing of it any more.
@@ -41,6 +48,13 @@ pub(super) struct Worker {
     /// The same, for deadlines.
     since: Instant,
     volumes: Option<Volumes>,
+    limits: Vec<disk::Limit>,
+    /// When the volumes are measured next.
+    look: Option<Instant>,
+    /// Volumes with more files than are counted.
+    uncounted: Vec<String>,
+    /// What the last event said.
+    told: String,
     /// Init containers, then the others.
     containers: Vec<Container>,
     inits: usize,
@@ -57,6 +71,8 @@ struct Container {
     /// To the run that there is, if there is one.
     orders: Option<watch::Sender<Option<Order>>>,
     log: Option<Log>,
+    /// The present run or one before it has begun.
+    has_run: bool,
     /// When it is started, if it waits for that.
     due: Option<Instant>,
     /// Before the next start.
@@ -70,10 +86,14 @@ struct Stopping {
     kill_at: Instant,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Why {
     Deadline,
     Deleted,
+    /// A volume is too large: says which.
+    Evicted(String),
+    /// Only sidecars run any more.
+    Done,
     /// An init container failed.
     Failed,
     /// The pod is gone, or the node ends: nobody waits for anything.
@@ -85,7 +105,10 @@ impl Worker {
         let uid = text(&pod["metadata"]["uid"]).to_owned();
         let directory = shared.directory.join(&uid);
         let inits = items(&pod["spec"]["initContainers"]);
-        let containers = inits.iter().chain(items(&pod["spec"]["containers"])).cloned().map(Container::new).collect();
+        let waits_for = if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        let main = items(&pod["spec"]["containers"]).iter().map(|container| (Role::Main, container));
+        let containers = inits.iter().map(|init| (init_role(init), init)).chain(main);
+        let containers = containers.map(|(role, spec)| Container::new(role, spec.clone(), waits_for)).collect();
         let (tell, happenings) = mpsc::channel(HAPPENINGS);
         Self {
             inits: inits.len(),
@@ -93,6 +116,10 @@ impl Worker {
             started: (shared.clock)(),
             since: Instant::now(),
             volumes: None,
+            limits: Vec::new(),
+            look: None,
+            uncounted: Vec::new(),
+            told: String::new(),
             containers,
             runs: JoinSet::new(),
             happenings,
@@ -164,7 +191,7 @@ impl Worker {
                 is = changed(latest) => self.update(is),
                 Some((index, happening)) = self.happenings.recv() => self.happen(index, happening).await,
                 Some(_) = self.runs.join_next() => {}
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.wake(),
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.wake().await,
             }
         }
     }
@@ -192,43 +219,83 @@ impl Worker {
                     stopping.why = why;
                 }
             }
-            None => {
-                self.stopping = Some(Stopping { why, kill_at });
-                self.order(Order::Terminate);
-            }
+            None => self.stopping = Some(Stopping { why, kill_at }),
         }
         self.containers.iter_mut().for_each(|container| container.due = None);
+        self.look = None;
         if grace.is_zero() {
-            self.order(Order::Kill);
+            self.kill();
         }
     }
 
-    fn order(&self, order: Order) {
+    /// Asks those to end whose turn it is: sidecars serve until all others have ended, then the last one goes first.
+    fn terminate(&self) {
+        let running = || self.containers.iter().filter(|container| container.orders.is_some());
+        if running().any(|container| container.status.role != Role::Sidecar) {
+            running().filter(|container| container.status.role != Role::Sidecar).for_each(Container::terminate);
+        } else if let Some(last) = running().next_back() {
+            last.terminate();
+        }
+    }
+
+    fn kill(&self) {
         for orders in self.containers.iter().filter_map(|container| container.orders.as_ref()) {
             // Who has ended takes none.
-            let _ = orders.send(Some(order));
+            let _ = orders.send(Some(Order::Kill));
         }
     }
 
     fn next_wake(&self) -> Option<Instant> {
         let due = self.containers.iter().filter_map(|container| container.due);
         let kill = self.stopping.as_ref().filter(|_| self.is_running()).map(|stopping| stopping.kill_at);
-        due.chain(kill).chain(self.deadline().filter(|_| self.stopping.is_none())).min()
+        due.chain(kill).chain(self.look).chain(self.deadline().filter(|_| self.stopping.is_none())).min()
     }
 
-    fn wake(&mut self) {
+    async fn wake(&mut self) {
         let deadline = self.deadline();
         let now = Instant::now();
         if deadline.is_some_and(|at| at <= now) && self.stopping.is_none() {
-            let grace = self.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-            self.stop(Why::Deadline, Duration::from_secs(grace));
+            self.stop(Why::Deadline, self.grace());
+        }
+        if self.look.is_some_and(|at| at <= now) {
+            self.measure_volumes().await;
         }
         if let Some(stopping) = &mut self.stopping
             && stopping.kill_at <= now
         {
             stopping.kill_at = now + RETRY;
-            self.order(Order::Kill);
+            self.kill();
         }
+    }
+
+    /// Evicts the pod if one of its volumes has become too large.
+    async fn measure_volumes(&mut self) {
+        let (limits, begun) = (self.limits.clone(), Instant::now());
+        let looked = tokio::task::spawn_blocking(move || disk::look(&limits)).await;
+        // A pod whose volumes are slow to measure is measured less often.
+        self.look = Some(Instant::now() + LOOK.max(begun.elapsed() * LOOK_SHARE));
+        let Ok(found) = looked else { return };
+        if found.uncounted != self.uncounted {
+            let volumes = found.uncounted.join(", ");
+            tracing::warn!(pod = self.name(), volumes, "volumes have more files than are counted for their size limit");
+            self.uncounted = found.uncounted;
+        }
+        if let Some(excess) = found.excess {
+            self.warn("Evicted", &excess);
+            self.stop(Why::Evicted(excess), EVICTION_GRACE);
+        }
+    }
+
+    /// Writes an event, unless it is the same as the last one.
+    fn warn(&mut self, reason: &str, message: &str) {
+        if self.told != message {
+            message.clone_into(&mut self.told);
+            events::warn(&self.shared.cluster, &self.pod, reason, message, (self.shared.clock)());
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30))
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -245,60 +312,55 @@ impl Worker {
         self.containers.iter().any(|container| container.orders.is_some())
     }
 
+    /// True once all that the pod is for has ended for good.
+    fn is_done(&self) -> bool {
+        // One that is being started anew shows its last end until it runs.
+        let has_ended = |container: &Container| {
+            matches!(container.status.state, State::Terminated(_))
+                && container.due.is_none()
+                && container.orders.is_none()
+        };
+        self.containers[self.inits..].iter().all(has_ended)
+    }
+
     /// True once no container runs or will.
     fn is_over(&self) -> bool {
-        let has_ended =
-            |container: &Container| matches!(container.status.state, State::Terminated(_)) && container.due.is_none();
-        !self.is_running() && (self.stopping.is_some() || self.containers[self.inits..].iter().all(has_ended))
+        !self.is_running() && (self.stopping.is_some() || self.is_done())
     }
 
     fn write_status(&self) {
         if self.is_gone() {
             return;
         }
-        let (init, main) = self.statuses();
         let now = (self.shared.clock)();
-        let why = (self.stopping_because() == Some(Why::Deadline) && self.is_over())
-            .then_some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"));
-        let facts = Facts {
-            phase: self.phase(),
-            why,
-            started: self.started,
-            init: &init,
-            main: &main,
-            is_initialized: self.is_initialized(),
-        };
+        let statuses: Vec<ContainerStatus> = self.containers.iter().map(|container| container.status.clone()).collect();
+        let (init, main) = statuses.split_at(self.inits);
+        let why = self.failed_because().filter(|_| self.is_over());
+        let is_set_up = self.volumes.is_some();
+        let facts = Facts { phase: self.phase(), why, started: self.started, is_set_up, init, main };
         let write = |pod: &mut Value| status::write(pod, &facts, now);
         // Whoever deleted it meanwhile tells us with an update.
         let _ = self.shared.cluster.update(Kind::Pod, self.namespace(), self.name(), Some(&self.uid), write);
     }
 
-    fn statuses(&self) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-        let mut statuses: Vec<ContainerStatus> =
-            self.containers.iter().map(|container| container.status.clone()).collect();
-        if !self.is_initialized() {
-            for status in &mut statuses[self.inits..] {
-                status.state = State::Waiting { reason: "PodInitializing", message: None };
+    /// Why it fails whatever its containers say.
+    fn failed_because(&self) -> Option<(&'static str, &str)> {
+        match &self.stopping.as_ref()?.why {
+            Why::Deadline => {
+                Some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"))
             }
+            Why::Evicted(message) => Some(("Evicted", message)),
+            Why::Deleted | Why::Done | Why::Failed | Why::Gone => None,
         }
-        let main = statuses.split_off(self.inits);
-        (statuses, main)
     }
 
     fn phase(&self) -> &'static str {
-        let main = &self.containers[self.inits..];
+        let mut main = self.containers[self.inits..].iter().map(|container| &container.status);
         if self.is_over() {
-            let succeeded = main.iter().all(Container::has_succeeded) && self.stopping_because() != Some(Why::Deadline);
+            let succeeded = main.all(ContainerStatus::has_succeeded) && self.failed_because().is_none();
             return if succeeded { "Succeeded" } else { "Failed" };
         }
-        let has_started = |container: &Container| {
-            container.status.last.is_some() || !matches!(container.status.state, State::Waiting { .. })
-        };
-        if main.iter().any(has_started) { "Running" } else { "Pending" }
-    }
-
-    fn is_initialized(&self) -> bool {
-        self.containers[..self.inits].iter().all(Container::has_succeeded)
+        if main.any(ContainerStatus::has_started) { "Running" } else { "Pending" }
     }
 
     fn is_being_deleted(&self) -> bool {
@@ -306,11 +368,7 @@ impl Worker {
     }
 
     fn is_gone(&self) -> bool {
-        self.stopping_because() == Some(Why::Gone)
-    }
-
-    fn stopping_because(&self) -> Option<Why> {
-        self.stopping.as_ref().map(|stopping| stopping.why)
+        self.stopping.as_ref().is_some_and(|stopping| stopping.why == Why::Gone)
     }
 
     fn namespace(&self) -> &str {
@@ -323,20 +381,25 @@ impl Worker {
 }
 
 impl Container {
-    fn new(spec: Value) -> Self {
-        let status = ContainerStatus {
-            name: text(&spec["name"]).to_owned(),
-            image: text(&spec["image"]).to_owned(),
-            state: State::Waiting { reason: "ContainerCreating", message: None },
-            last: None,
-            restarts: 0,
-            id: None,
-        };
-        Self { spec, status, orders: None, log: None, due: None, backoff: None, runs: 0 }
+    fn new(role: Role, spec: Value, waits_for: &'static str) -> Self {
+        let status = ContainerStatus::new(role, &spec, waits_for);
+        Self { spec, status, orders: None, log: None, has_run: false, due: None, backoff: None, runs: 0 }
     }
 
-    fn has_succeeded(&self) -> bool {
-        matches!(&self.status.state, State::Terminated(end) if end.code == 0)
+    /// The next container may start.
+    fn lets_others_start(&self) -> bool {
+        match self.status.role {
+            Role::Init => self.status.has_succeeded(),
+            Role::Sidecar => self.has_run,
+            Role::Main => true,
+        }
+    }
+
+    /// Asks it to end, unless it has been told to already.
+    fn terminate(&self) {
+        if let Some(orders) = &self.orders {
+            orders.send_if_modified(|order| order.is_none() && order.replace(Order::Terminate).is_none());
+        }
     }
 
     fn can_start(&self, now: Instant) -> bool {
@@ -349,6 +412,10 @@ impl Container {
             (State::Running { .. } | State::Terminated(_), None) => false,
         }
     }
+}
+
+fn init_role(init: &Value) -> Role {
+    if init["restartPolicy"] == "Always" { Role::Sidecar } else { Role::Init }
 }
 
 /// The pod's next state; for ever none once nobody tells.

@@ -18,7 +18,7 @@ use super::{
         container::Happening,
         environment::MESSAGE,
         shim::{End, Excess},
-        status::{State, Terminated},
+        status::{Role, State, Terminated},
     },
     Why, Worker, text,
 };
@@ -35,20 +35,28 @@ const MAX_MESSAGE: u64 = 4096;
 const MESSAGE_LINES: u64 = 80;
 const MESSAGE_BYTES: usize = 2048;
 
+/// What containerd and runc put before the reason.
+const START_ERROR: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: \
+     runc create failed: unable to start container process";
+
 impl Worker {
     pub(super) async fn happen(&mut self, index: usize, happening: Happening) {
         let now = (self.shared.clock)();
         let container = &mut self.containers[index];
         let id = container.status.id.clone();
         match happening {
-            Happening::Started => container.status.state = State::Running { since: now },
+            Happening::Started => {
+                container.has_run = true;
+                container.status.state = State::Running { since: now };
+            }
             Happening::NotStarted(message) => {
-                let message = Some(format!("failed to create containerd task: {message}"));
+                let message = Some(format!("{START_ERROR}: {message}: unknown"));
                 self.end(
                     index,
                     Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id },
                 );
             }
+            Happening::Left(processes) => self.shared.counters.count_left(processes),
             Happening::Ended(End { code, excess }) => {
                 let started = match container.status.state {
                     State::Running { since } => Some(since),
@@ -74,12 +82,13 @@ impl Worker {
     }
 
     fn end(&mut self, index: usize, end: Terminated) {
-        let (is_init, has_failed) = (index < self.inits, end.code != 0);
-        let restarts = match text(&self.pod["spec"]["restartPolicy"]) {
-            "Never" => false,
-            "OnFailure" => has_failed,
+        let (role, has_failed) = (self.containers[index].status.role, end.code != 0);
+        let restarts = match (role, text(&self.pod["spec"]["restartPolicy"])) {
+            (Role::Sidecar, _) => true,
+            (_, "Never") => false,
+            (_, "OnFailure") => has_failed,
             // An init container is done when it is done.
-            _ => !is_init || has_failed,
+            _ => role == Role::Main || has_failed,
         };
         let (id, name, namespace) = (&self.uid, self.name().to_owned(), self.namespace().to_owned());
         let pod = format!("{name}_{namespace}({id})");
@@ -102,8 +111,8 @@ impl Worker {
                 status.state = State::Waiting { reason: "CrashLoopBackOff", message: Some(message) };
                 status.last = Some(end);
             }
-        } else if is_init && has_failed {
-            self.stop(Why::Failed, Duration::ZERO);
+        } else if role == Role::Init && has_failed {
+            self.stop(Why::Failed, self.grace());
         }
     }
 

@@ -6,28 +6,32 @@ use uuid::Uuid;
 use super::{
     super::{
         container::{self, Teller},
-        environment,
-        log::Writer,
+        disk, environment,
+        log::{Bounds, Writer},
         shim::Spec,
         status::State,
     },
-    RETRY, Worker, items,
+    LOOK, RETRY, Why, Worker, items,
 };
 use crate::quantity;
 
+/// Reason and message of a container that waits.
+type Unstarted = (&'static str, String);
+
 impl Worker {
-    /// Starts what can be started.
+    /// Starts what can be started, or asks those to end who are next.
     pub(super) async fn advance(&mut self) {
+        if self.stopping.is_none() && self.is_done() && self.is_running() {
+            self.stop(Why::Done, self.grace());
+        }
         if self.stopping.is_some() {
+            self.terminate();
             return;
         }
         let now = Instant::now();
-        let next_init = (0..self.inits).find(|index| !self.containers[*index].has_succeeded());
-        let startable = match next_init {
-            Some(index) => index..index + 1,
-            None => self.inits..self.containers.len(),
-        };
-        for index in startable {
+        let blocking = self.containers.iter().position(|container| !container.lets_others_start());
+        let startable = blocking.map_or(self.containers.len(), |index| index + 1);
+        for index in 0..startable {
             if self.containers[index].can_start(now) {
                 self.start(index).await;
             }
@@ -70,14 +74,8 @@ impl Worker {
         });
     }
 
-    async fn prepare(&mut self, index: usize) -> Result<(environment::Program, Writer), (&'static str, String)> {
+    async fn prepare(&mut self, index: usize) -> Result<(environment::Program, Writer), Unstarted> {
         let container = &self.containers[index];
-        if index < self.inits && container.spec["restartPolicy"] == "Always" {
-            return Err((
-                "CreateContainerConfigError",
-                "the embedded cluster has no sidecars among the init containers".to_owned(),
-            ));
-        }
         if items(&container.spec["command"]).is_empty() {
             return Err((
                 "ErrImagePull",
@@ -85,8 +83,7 @@ impl Worker {
             ));
         }
         if self.volumes.is_none() {
-            let made = environment::make_volumes(&self.shared.cluster, &self.pod, &self.directory);
-            self.volumes = Some(made.map_err(|error| ("ContainerCreating", error.to_string()))?);
+            self.make_volumes()?;
         }
         let container = &self.containers[index];
         let volumes = self.volumes.as_ref().expect("they were made above");
@@ -95,8 +92,29 @@ impl Worker {
             .map_err(|error| ("CreateContainerConfigError", error.to_string()))?;
         // As many as the log endpoint gives: of the run now and the one before.
         let path = home.with_file_name(format!("{}.{}.log", container.status.name, container.runs % 2));
-        let writer = Writer::create(path, self.shared.max_log_bytes).await;
+        let bounds = Bounds {
+            max_bytes: self.shared.max_log_bytes,
+            counters: self.shared.counters.clone(),
+            container: format!("{}/{}/{}", self.namespace(), self.name(), container.status.name),
+        };
+        let writer = Writer::create(path, bounds).await;
         let writer = writer.map_err(|error| ("CreateContainerError", format!("cannot make the log: {error}")))?;
         Ok((program, writer))
+    }
+
+    fn make_volumes(&mut self) -> Result<(), Unstarted> {
+        match environment::make_volumes(&self.shared.cluster, &self.pod, &self.directory) {
+            Ok(volumes) => {
+                self.limits = disk::limits(&self.pod, &volumes);
+                self.look = (!self.limits.is_empty()).then(|| Instant::now() + LOOK);
+                self.volumes = Some(volumes);
+                Ok(())
+            }
+            Err(error) => {
+                let message = error.to_string();
+                self.warn("FailedMount", &message);
+                Err(("ContainerCreating", message))
+            }
+        }
     }
 }
