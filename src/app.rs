@@ -211,7 +211,8 @@ impl Server {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
                 Cluster::Embedded => {
-                    embedded::start(&config.embedded, data_dir, &seams.clock, &mut parts.supervisor).await?
+                    let Parts { clock, supervisor, registry, .. } = &mut parts;
+                    embedded::start(&config.embedded, data_dir, clock, supervisor, registry).await?
                 }
             };
             parts.start_monitor(&client, &live);

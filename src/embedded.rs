@@ -1,12 +1,18 @@
 //! The cluster inside podherald: its API, its node, and the demo that keeps them busy.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc};
 
 use kube_sim::{
     api::{self, Api},
     cluster::{self, Cluster},
     node::{self, Node},
     tls::{self, Credentials},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::counter::ConstCounter,
+    registry::Registry,
 };
 use tokio::net::TcpListener;
 
@@ -55,6 +61,7 @@ pub async fn start(
     data_dir: &Path,
     clock: &Arc<dyn Clock>,
     supervisor: &mut Supervisor,
+    registry: &mut Registry,
 ) -> Result<kube::Client, Error> {
     let clock = clock.clone();
     let cluster = Cluster::new(cluster::Options { clock: Arc::new(move || clock.now()), seed: None });
@@ -63,7 +70,8 @@ pub async fn start(
     let directory = data_dir.join("node");
     let options =
         node::Options { max_pods: config.max_pods as usize, ..node::Options::new(directory, "/proc/self/exe", SHIM) };
-    let node = Node::new(cluster, options)?;
+    let node = Node::new(cluster.clone(), options)?;
+    registry.register_collector(Box::new(Losses { cluster, node: node.counters() }));
     // After the drain: what the monitor still collects, the node still has.
     supervisor.spawn("node", Phase::Flush, |stop| async move {
         node.run(stop).await;
@@ -85,6 +93,31 @@ pub async fn start(
     Ok(client)
 }
 
+/// What the embedded cluster drops, cuts or leaves, as metrics.
+#[derive(Debug)]
+struct Losses {
+    cluster: Cluster,
+    node: node::Counters,
+}
+
+impl Collector for Losses {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let cluster = self.cluster.counters();
+        for (name, help, count) in [
+            ("rotated_logs", "Full logs of containers that were begun anew", self.node.rotated_logs()),
+            ("rotated_log_bytes", "Bytes of logs that went with that", self.node.rotated_log_bytes()),
+            ("left_processes", "Processes that could not be killed with their container", self.node.left_processes()),
+            ("dropped_events", "Kubernetes events that made room for later ones", cluster.dropped_events),
+            ("cut_watches", "Watches that were ended for reading too slowly", cluster.cut_watches),
+        ] {
+            let counter = ConstCounter::new(count);
+            let name = format!("podherald_embedded_{name}");
+            counter.encode(encoder.encode_descriptor(&name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
 /// The API for kubectl.
 async fn serve(api: &Api, address: SocketAddr, kubeconfig: &Path, supervisor: &mut Supervisor) -> Result<(), Error> {
     let unavailable = |source| Error::Listen { address, source };
@@ -101,4 +134,23 @@ async fn serve(api: &Api, address: SocketAddr, kubeconfig: &Path, supervisor: &m
         Ok(api::serve(api, listener, credentials, stop).await?)
     });
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_embedded_cluster_loses_is_a_metric() {
+        let clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let cluster = Cluster::new(cluster::Options { clock, seed: None });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Losses { cluster, node: node::Counters::default() }));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for name in ["rotated_logs", "rotated_log_bytes", "left_processes", "dropped_events", "cut_watches"] {
+            assert!(text.contains(&format!("podherald_embedded_{name}_total 0\n")), "{text}");
+        }
+    }
 }

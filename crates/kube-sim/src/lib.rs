@@ -10,4 +10,5 @@ pub mod cluster;
 pub mod fault;
 pub mod logs;
 pub mod node;
+mod quantity;
 pub mod tls;

@@ -86,7 +86,13 @@ pub(super) fn evict(cluster: &Cluster, namespace: &str, name: &str, body: &[u8])
     let deletion = Deletion { grace: eviction["deleteOptions"]["gracePeriodSeconds"].as_i64(), ..Deletion::default() };
     let now = cluster.now();
     cluster.update(Kind::Pod, namespace, name, None, |pod| {
-        crate::node::set_condition(&mut pod["status"], "DisruptionTarget", true, Some("EvictionByEvictionAPI"), now);
+        crate::node::set_condition(
+            &mut pod["status"],
+            "DisruptionTarget",
+            true,
+            Some(("EvictionByEvictionAPI", "Eviction API: evicting")),
+            now,
+        );
     })?;
     cluster.delete(Kind::Pod, namespace, name, &deletion)?;
     Ok(answer(

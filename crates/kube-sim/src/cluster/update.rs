@@ -69,7 +69,9 @@ impl State {
         if new == *old {
             return Ok(old);
         }
-        if resource.counts_generations && new.get("spec") != old.get("spec") {
+        // To give a pod its node is not to want another pod.
+        let is_bound = old.pointer("/spec/nodeName") != new.pointer("/spec/nodeName");
+        if resource.counts_generations && !is_bound && new.get("spec") != old.get("spec") {
             next_generation(&mut new);
         }
         let no_grace = old["metadata"]["deletionGracePeriodSeconds"] == 0;

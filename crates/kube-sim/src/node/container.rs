@@ -1,11 +1,12 @@
 //! One run of one container, from the node's side of its shim.
 
-use std::{io, path::PathBuf, process::Stdio};
+use std::{io, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::{mpsc, watch},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -16,6 +17,9 @@ use super::{
 
 /// Read from a program at a time.
 const CHUNK: usize = 64 << 10;
+
+/// After its shim's end, a program's output is waited for so long: who could not be killed may hold it open for ever.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// How shims are started.
 #[derive(Debug, Clone)]
@@ -31,6 +35,8 @@ pub(super) enum Happening {
     Started,
     /// In a container runtime's words.
     NotStarted(String),
+    /// So many of its processes could not be killed.
+    Left(usize),
     Ended(End),
 }
 
@@ -105,6 +111,7 @@ impl Shim {
         // A shim that dies without a word takes the program with it.
         let mut last = Happening::Ended(End { code: 137, excess: None });
         let (mut has_output, mut has_reports) = (true, true);
+        let mut drained_by = Instant::now();
         while has_output || has_reports {
             tokio::select! {
                 read = output.read(&mut buffer), if has_output => {
@@ -117,10 +124,18 @@ impl Shim {
                 report = reports.next_line(), if has_reports => match report?.map(|line| serde_json::from_str(&line)) {
                     Some(Ok(Report::Started)) => teller.tell(Happening::Started).await,
                     Some(Ok(Report::NotStarted { message })) => last = Happening::NotStarted(message),
+                    Some(Ok(Report::Left { pids })) => {
+                        tracing::warn!(?pids, "processes of a container could not be killed and are left to themselves");
+                        teller.tell(Happening::Left(pids.len())).await;
+                    }
                     Some(Ok(Report::Ended(end))) => last = Happening::Ended(end),
                     Some(Err(error)) => tracing::warn!(%error, "a container's shim said something that is no report"),
-                    None => has_reports = false,
+                    None => (has_reports, drained_by) = (false, Instant::now() + DRAIN),
                 },
+                () = sleep_until(drained_by), if !has_reports => {
+                    tracing::warn!("the output of a container that has ended is held open: what still comes is lost");
+                    has_output = false;
+                }
                 Ok(()) = orders.changed() => {
                     let order = *orders.borrow_and_update();
                     // A shim that has just ended takes no more orders.

@@ -37,18 +37,22 @@ pub(super) fn make_volumes(cluster: &Cluster, pod: &Value, directory: &Path) -> 
     let mut volumes = Volumes::new();
     for volume in items(&pod["spec"]["volumes"]) {
         let name = text(&volume["name"]);
-        let path = directory.join("volumes").join(inside(name)?);
-        fs::create_dir_all(&path)?;
-        if let Some(source) = volume.get("configMap").filter(|source| !source.is_null()) {
-            fill_from_config_map(cluster, pod, source, &path)?;
-        } else if volume.get("emptyDir").is_none_or(Value::is_null) {
-            return Err(Unmade(format!(
-                "volume {name:?} is neither an emptyDir nor a configMap: the embedded cluster has no others"
-            )));
-        }
+        let path = make_volume(cluster, pod, volume, directory)
+            .map_err(|Unmade(why)| Unmade(format!("MountVolume.SetUp failed for volume {name:?} : {why}")))?;
         volumes.insert(name.to_owned(), path);
     }
     Ok(volumes)
+}
+
+fn make_volume(cluster: &Cluster, pod: &Value, volume: &Value, directory: &Path) -> Result<PathBuf, Unmade> {
+    let path = directory.join("volumes").join(inside(text(&volume["name"]))?);
+    fs::create_dir_all(&path)?;
+    if let Some(source) = volume.get("configMap").filter(|source| !source.is_null()) {
+        fill_from_config_map(cluster, pod, source, &path)?;
+    } else if volume.get("emptyDir").is_none_or(Value::is_null) {
+        return Err(Unmade("it is neither an emptyDir nor a configMap: the embedded cluster has no others".to_owned()));
+    }
+    Ok(path)
 }
 
 fn fill_from_config_map(cluster: &Cluster, pod: &Value, source: &Value, path: &Path) -> Result<(), Unmade> {
@@ -96,6 +100,10 @@ fn inside(path: &str) -> Result<&Path, Unmade> {
     } else {
         Err(Unmade(format!("path {path:?} must be relative and must not contain '..'")))
     }
+}
+
+fn has_parents(path: &Path) -> bool {
+    path.components().any(|part| part == std::path::Component::ParentDir)
 }
 
 /// What a container runs.
@@ -156,6 +164,10 @@ pub(super) fn program(
         "" => home.to_owned(),
         path => PathBuf::from(relocated(path, &mounts)),
     };
+    // A container runtime makes a working directory that is missing. Here only a volume is the container's to make it in.
+    if volumes.values().any(|volume| directory.starts_with(volume)) && !has_parents(&directory) {
+        fs::create_dir_all(&directory)?;
+    }
     Ok(Program { command, environment, directory })
 }
 

@@ -18,6 +18,7 @@ use tokio::{
     sync::watch,
 };
 
+use super::counters::Counters;
 use crate::logs::{LogRequest, LogStream};
 
 /// A longer line is written in parts.
@@ -30,7 +31,16 @@ pub(super) struct Writer {
     log: Log,
     file: File,
     written: u64,
-    max_bytes: u64,
+    bounds: Bounds,
+}
+
+/// How long a log may get, and who hears of one that is longer.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) max_bytes: u64,
+    pub(super) counters: Counters,
+    /// `NAMESPACE/POD/CONTAINER`.
+    pub(super) container: String,
 }
 
 /// The same for those who read it.
@@ -51,11 +61,11 @@ struct State {
 }
 
 impl Writer {
-    pub(super) async fn create(path: PathBuf, max_bytes: u64) -> io::Result<Self> {
+    pub(super) async fn create(path: PathBuf, bounds: Bounds) -> io::Result<Self> {
         let file = anew(&path).await?;
         let (tell, state) = watch::channel(State::default());
         let log = Log { path: path.into(), state, tell: Arc::new(Mutex::new(tell)) };
-        Ok(Self { log, file, written: 0, max_bytes })
+        Ok(Self { log, file, written: 0, bounds })
     }
 
     pub(super) fn log(&self) -> Log {
@@ -79,7 +89,7 @@ impl Writer {
                 entries.push(b'\n');
             }
         }
-        if self.written > 0 && self.written + entries.len() as u64 > self.max_bytes {
+        if self.written > 0 && self.written + entries.len() as u64 > self.bounds.max_bytes {
             self.rotate().await?;
         }
         self.file.write_all(&entries).await?;
@@ -92,6 +102,11 @@ impl Writer {
     /// T66: only the newest file is ever read; the one before stays for whoever is reading it.
     async fn rotate(&mut self) -> io::Result<()> {
         self.file = anew(&self.log.path).await?;
+        let Bounds { max_bytes, counters, container } = &self.bounds;
+        counters.count_rotation(self.written);
+        if self.log.state.borrow().rotations == 0 {
+            tracing::warn!(container, max_bytes, "a log is full: it is begun anew now and whenever it is full again");
+        }
         self.written = 0;
         self.log.tell(|state| (state.length, state.rotations) = (0, state.rotations + 1));
         Ok(())
@@ -283,6 +298,10 @@ mod tests {
 
     const NOON: &str = "2026-03-01T12:00:00Z";
 
+    fn bounds(max_bytes: u64) -> Bounds {
+        Bounds { max_bytes, counters: Counters::default(), container: "default/p/c".into() }
+    }
+
     fn request() -> LogRequest {
         LogRequest {
             namespace: "default".into(),
@@ -304,7 +323,7 @@ mod tests {
 
     async fn written_log(parts: &[&[u8]], max_bytes: u64) -> (Log, TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(directory.path().join("log"), max_bytes).await.unwrap();
+        let mut writer = Writer::create(directory.path().join("log"), bounds(max_bytes)).await.unwrap();
         let noon: Timestamp = NOON.parse().unwrap();
         for (second, part) in (0..).zip(parts) {
             writer.write(part, noon + jiff::SignedDuration::from_secs(second)).await.unwrap();
@@ -345,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_gets_what_comes_and_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(directory.path().join("log"), u64::MAX).await.unwrap();
+        let mut writer = Writer::create(directory.path().join("log"), bounds(u64::MAX)).await.unwrap();
         let now: Timestamp = NOON.parse().unwrap();
         let mut following = writer.log().open(&LogRequest { follow: true, ..request() }).await.unwrap();
         for text in [&b"first\n"[..], b"second"] {

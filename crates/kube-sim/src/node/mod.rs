@@ -6,7 +6,10 @@
 //! its own. Nothing of it outlives this process, however that ends.
 
 mod container;
+mod counters;
+mod disk;
 mod environment;
+mod events;
 mod log;
 mod pod;
 pub mod shim;
@@ -29,6 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::counters::Counters;
 pub(crate) use self::status::set_condition;
 use self::{container::Launcher, log::Log};
 use crate::{
@@ -101,6 +105,7 @@ struct Shared {
     places: Arc<Semaphore>,
     logs: Arc<Kept>,
     max_log_bytes: u64,
+    counters: Counters,
 }
 
 impl Node {
@@ -133,6 +138,7 @@ impl Node {
             places: Arc::new(Semaphore::new(options.max_pods)),
             logs,
             max_log_bytes: options.max_log_bytes,
+            counters: Counters::default(),
         };
         Ok(Self { name: options.name, shared: Arc::new(shared) })
     }
@@ -140,6 +146,11 @@ impl Node {
     /// The logs of its containers.
     pub fn logs(&self) -> Arc<dyn Logs> {
         self.shared.logs.clone()
+    }
+
+    /// What it drops or leaves.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.clone()
     }
 
     /// Runs pods until cancelled, then kills what runs and waits for its end.
@@ -212,21 +223,9 @@ impl Node {
         };
         let now = self.shared.cluster.now();
         let change = |pod: &mut Value| {
-            status::set_condition(
-                &mut pod["status"],
-                "PodScheduled",
-                refusal.is_none(),
-                refusal.map(|(reason, _)| reason),
-                now,
-            );
-            match refusal {
-                Some((_, message)) => {
-                    let conditions = pod["status"]["conditions"].as_array_mut().expect("it was just set");
-                    for condition in conditions.iter_mut().filter(|condition| condition["type"] == "PodScheduled") {
-                        condition["message"] = json!(message);
-                    }
-                }
-                None => pod["spec"]["nodeName"] = json!(self.name),
+            status::set_condition(&mut pod["status"], "PodScheduled", refusal.is_none(), refusal, now);
+            if refusal.is_none() {
+                pod["spec"]["nodeName"] = json!(self.name);
             }
         };
         // A pod that went meanwhile needs no node.

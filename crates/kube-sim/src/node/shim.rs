@@ -23,7 +23,7 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{
@@ -36,10 +36,14 @@ use serde::{Deserialize, Serialize};
 const BECOME: &str = "become";
 /// How a program ends that cannot be executed although its file can be, as runc has it.
 const NOT_EXECUTED: u8 = 255;
+/// How a killed one ends.
+const KILLED: i32 = 137;
 /// Between two looks at what a container uses.
 const LOOK: Duration = Duration::from_millis(50);
 /// Until the first look at what is left of a killed one; then longer and longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// What is not gone so long after it was killed cannot be killed: another user's, or stuck in the kernel.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Orders and the end: the program's end, one wish to end, one order to.
 const EVENTS: usize = 4;
 
@@ -67,7 +71,13 @@ pub(super) enum Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     Started,
-    NotStarted { message: String },
+    NotStarted {
+        message: String,
+    },
+    /// Processes that could not be killed and are left to themselves.
+    Left {
+        pids: Vec<i32>,
+    },
     Ended(End),
 }
 
@@ -142,15 +152,20 @@ fn supervise() -> io::Result<()> {
     // Ends with this process: it waits for standard input.
     thread::spawn(move || listen(&orders));
     let reaper = thread::spawn(move || reap(main, &tell));
-    let end = watch(&spec, main, &events, &reaper);
-    kill_all(&reaper);
+    let (end, left) = watch(&spec, main, &events, &reaper);
+    if !left.is_empty() {
+        report(&Report::Left { pids: left.into_iter().map(Pid::as_raw_pid).collect() });
+    }
     report(&Report::Ended(end));
     Ok(())
 }
 
 fn start(spec: &Spec, program: &Path) -> Result<Pid, String> {
     if !spec.directory.is_dir() {
-        return Err(format!("chdir to cwd ({:?}): no such directory", spec.directory));
+        return Err(format!(
+            "chdir to cwd ({:?}) set in config.json failed: no such file or directory",
+            spec.directory
+        ));
     }
     let spawned = || {
         // Both streams go down one pipe, so that they keep their order.
@@ -174,28 +189,39 @@ fn start(spec: &Spec, program: &Path) -> Result<Pid, String> {
     Ok(Pid::from_child(&child))
 }
 
-/// Waits for the program's end and keeps it within its bounds.
-fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHandle<()>) -> End {
+/// Waits for the program's end, keeps it within its bounds, and ends all that is left then. Gives what cannot be ended too.
+fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHandle<()>) -> (End, Vec<Pid>) {
     let mut excess = None;
     loop {
-        match events.recv_timeout(LOOK) {
+        let must_end = match events.recv_timeout(LOOK) {
             // A program that its node asks to end may take its time.
-            Ok(Event::Order(Order::Terminate)) => drop(kill_process(main, Signal::TERM)),
-            Ok(Event::Order(Order::Kill)) => kill_all(reaper),
-            Ok(Event::Ended(status)) => {
-                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-                return End { code: code.unwrap_or(i32::from(NOT_EXECUTED)), excess };
+            Ok(Event::Order(Order::Terminate)) => {
+                let _ = kill_process(main, Signal::TERM);
+                false
             }
+            Ok(Event::Order(Order::Kill)) => true,
+            Ok(Event::Ended(status)) => return (End { code: code_of(status), excess }, kill_all(reaper)),
             // No child is left, and nobody was told of this one: somebody else has reaped it.
-            Err(RecvTimeoutError::Disconnected) => return End { code: 137, excess },
+            Err(RecvTimeoutError::Disconnected) => return (End { code: KILLED, excess }, Vec::new()),
             Err(RecvTimeoutError::Timeout) => {
                 excess = excess.or_else(|| exceeded(spec));
-                if excess.is_some() {
-                    kill_all(reaper);
-                }
+                excess.is_some()
             }
+        };
+        let left = if must_end { kill_all(reaper) } else { Vec::new() };
+        if !left.is_empty() {
+            let ended = events.try_iter().find_map(|event| match event {
+                Event::Ended(status) => Some(code_of(status)),
+                Event::Order(_) => None,
+            });
+            return (End { code: ended.unwrap_or(KILLED), excess }, left);
         }
     }
+}
+
+fn code_of(status: ExitStatus) -> i32 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.unwrap_or(i32::from(NOT_EXECUTED))
 }
 
 fn exceeded(spec: &Spec) -> Option<Excess> {
@@ -233,29 +259,44 @@ fn reap(main: Pid, events: &mpsc::SyncSender<Event>) {
     }
 }
 
-/// Kills every descendant until none is left. All are stopped first: what forks for ever would win a race with a list that
-/// grows while it is read.
-fn kill_all(reaper: &JoinHandle<()>) {
-    let mut pause = FIRST_PAUSE;
-    while !reaper.is_finished() {
+/// Kills every descendant until none is left; gives those that will not go.
+fn kill_all(reaper: &JoinHandle<()>) -> Vec<Pid> {
+    // Who has ended meanwhile needs no signal, and who may not be sent one shows by staying.
+    let signal = |pid, signal| {
+        let _ = kill_process(pid, signal);
+    };
+    kill_until(|| reaper.is_finished(), descendants, signal, KILL_PATIENCE)
+}
+
+/// All are stopped first: what forks for ever would win a race with a list that grows while it is read.
+fn kill_until(
+    is_over: impl Fn() -> bool,
+    list: impl Fn() -> Vec<Pid>,
+    signal: impl Fn(Pid, Signal),
+    patience: Duration,
+) -> Vec<Pid> {
+    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    while !is_over() {
         let mut stopped = HashSet::new();
         loop {
-            let mut new = descendants();
+            let mut new = list();
             new.retain(|pid| stopped.insert(*pid));
-            if new.is_empty() {
+            new.iter().for_each(|pid| signal(*pid, Signal::STOP));
+            if new.is_empty() || begun.elapsed() > patience {
                 break;
             }
-            // Who has ended meanwhile needs no signal; here and below.
-            for pid in new {
-                let _ = kill_process(pid, Signal::STOP);
-            }
         }
-        for pid in stopped {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        stopped.into_iter().for_each(|pid| signal(pid, Signal::KILL));
         thread::sleep(pause);
         pause = (pause * 2).min(LOOK);
+        if begun.elapsed() > patience {
+            let left = list();
+            if !left.is_empty() {
+                return left;
+            }
+        }
     }
+    Vec::new()
 }
 
 /// All processes below this one that are not dead already.
@@ -320,4 +361,40 @@ fn report(report: &Report) {
     line.push(b'\n');
     // Nobody is there to hear it where the node is gone.
     let _ = io::stderr().lock().write_all(&line);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    fn pid(raw: i32) -> Pid {
+        Pid::from_raw(raw).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_killed_is_given_up_and_the_rest_is_not() {
+        let alive = RefCell::new(vec![pid(7), pid(8), pid(9)]);
+        let refuses = pid(8);
+        let signal = |pid, signal| {
+            if signal == Signal::KILL && pid != refuses {
+                alive.borrow_mut().retain(|one| *one != pid);
+            }
+        };
+        let left =
+            kill_until(|| alive.borrow().is_empty(), || alive.borrow().clone(), signal, Duration::from_millis(20));
+        assert_eq!(left, [refuses]);
+    }
+
+    #[test]
+    fn what_breeds_and_cannot_be_stopped_is_given_up_too() {
+        let born = Cell::new(100);
+        let breed = || {
+            born.set(born.get() + 1);
+            vec![pid(7), pid(born.get())]
+        };
+        assert!(!kill_until(|| false, breed, |_, _| {}, Duration::from_millis(20)).is_empty());
+    }
 }

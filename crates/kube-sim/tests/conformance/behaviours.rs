@@ -139,6 +139,22 @@ behaviours! {
         assert_refused(&at.post("pods", &wanted).await, 400, "BadRequest");
     }
 
+    async fn an_amount_that_is_none_is_a_bad_request(at: &Place) {
+        for memory in [json!("64MB"), json!("much"), json!(""), json!(true)] {
+            let mut wanted = pod("a", &json!({}));
+            wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": memory}});
+            assert_refused(&at.post("pods", &wanted).await, 400, "BadRequest");
+        }
+    }
+
+    async fn an_amount_below_nothing_is_invalid(at: &Place) {
+        let mut wanted = pod("a", &json!({}));
+        wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "-1Mi"}});
+        let answer = at.post("pods", &wanted).await;
+        assert_refused(&answer, 422, "Invalid");
+        assert_eq!(causes(&answer)[0], ("spec.containers[0].resources.limits[memory]", "FieldValueInvalid"));
+    }
+
     async fn a_body_that_is_no_json_is_a_bad_request(at: &Place) {
         let path = format!("/api/v1/namespaces/{}/pods", at.namespace);
         let (status, _) = at.text(Method::POST, &path, &[("content-type", JSON)], b"{\"metadata\":".to_vec()).await;

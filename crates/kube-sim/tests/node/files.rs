@@ -2,7 +2,7 @@ use std::os::fd::AsRawFd;
 
 use serde_json::{Value, json};
 
-use crate::world::{World, pod};
+use crate::world::{World, mount, phase, pod, terminated};
 
 #[tokio::test]
 async fn a_program_gets_its_environment_and_nothing_of_ours() {
@@ -94,4 +94,42 @@ async fn a_pods_files_go_with_it() {
     world.delete("p", 30).await;
     story.until_gone().await;
     crate::world::until(|| !directory.exists()).await;
+}
+
+#[tokio::test]
+async fn a_volume_whose_config_map_is_missing_is_waited_for() {
+    let world = World::new();
+    let mut early = pod("p", "cat /settings/COLOUR");
+    mount(&mut early, &json!({"name": "v", "configMap": {"name": "settings"}}), "/settings");
+    let mut story = world.create(early);
+    let waiting = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    let message = r#"MountVolume.SetUp failed for volume "v" : configmap "settings" not found"#;
+    let pending = story.until(|pod| waiting(pod)["message"] == message).await;
+    assert_eq!((phase(&pending), &waiting(&pending)["reason"]), ("Pending", &json!("ContainerCreating")));
+    assert_eq!(world.events(), [("FailedMount".to_owned(), message.to_owned())]);
+    world.create_config_map("settings", &json!({"COLOUR": "blue"}));
+    story.until_over().await;
+    assert_eq!(world.log_text("p").await, "blue");
+}
+
+#[tokio::test]
+async fn a_working_directory_is_made_in_a_volume_and_nowhere_else() {
+    let world = World::new();
+    let elsewhere = world.directory.path().join("elsewhere");
+    for (name, directory, code) in [("volume", "/work/a/b", 0), ("host", elsewhere.to_str().unwrap(), 128)] {
+        let mut working = pod(name, "pwd");
+        working["spec"]["containers"][0]["workingDir"] = json!(directory);
+        mount(&mut working, &json!({"name": "work", "emptyDir": {}}), "/work");
+        let story = world.run(working).await;
+        let end = terminated(story.last(), 0);
+        assert_eq!(end["exitCode"], code, "{end}");
+        if code == 128 {
+            let why =
+                format!("chdir to cwd ({directory:?}) set in config.json failed: no such file or directory: unknown");
+            assert_eq!(end["reason"], "StartError");
+            assert!(end["message"].as_str().unwrap().ends_with(&why), "{end}");
+        }
+    }
+    assert!(world.log_text("volume").await.ends_with("/volumes/work/a/b\n"));
+    assert!(!elsewhere.exists());
 }

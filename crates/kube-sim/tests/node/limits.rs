@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::world::{World, is_alive, phase, pids, pod, terminated, until};
+use crate::world::{World, is_alive, mount, phase, pids, pod, terminated, until};
 
 #[tokio::test]
 async fn a_container_with_too_much_memory_is_killed_for_it() {
@@ -33,6 +33,23 @@ async fn a_container_that_forks_for_ever_is_stopped_and_nothing_of_it_is_left() 
 }
 
 #[tokio::test]
+async fn a_pod_with_too_large_a_volume_is_evicted() {
+    let world = World::new();
+    for (name, medium) in [("disk", ""), ("memory", "Memory")] {
+        let mut hoarding = pod(name, "head -c 3000000 /dev/zero > /scratch/big; exec sleep 1000");
+        mount(&mut hoarding, &json!({"name": "small", "emptyDir": {"sizeLimit": "10Mi", "medium": medium}}), "/small");
+        mount(&mut hoarding, &json!({"name": "x", "emptyDir": {"sizeLimit": "1Mi", "medium": medium}}), "/scratch");
+        let story = world.run(hoarding).await;
+        let status = &story.last()["status"];
+        let message = r#"Usage of EmptyDir volume "x" exceeds the limit "1Mi". "#;
+        assert_eq!((phase(story.last()), &status["reason"]), ("Failed", &json!("Evicted")));
+        assert_eq!(status["message"], message);
+        assert_eq!(terminated(story.last(), 0)["exitCode"], 143);
+        assert_eq!(world.events().pop().unwrap(), ("Evicted".to_owned(), message.to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_output_does_not_fill_the_disk() {
     const MAX: u64 = 1 << 20;
     let world = World::with(|options| options.max_log_bytes = MAX);
@@ -41,8 +58,8 @@ async fn a_flood_of_output_does_not_fill_the_disk() {
     let uid = story.last()["metadata"]["uid"].as_str().unwrap().to_owned();
     let directory = world.directory.path().join("node").join(uid).join("containers");
     let rotated = || fs::read_dir(&directory).unwrap().flatten().filter_map(|entry| entry.metadata().ok());
-    // It has printed far more than it may keep once its file is another one.
-    until(|| rotated().any(|file| file.len() > MAX / 2)).await;
+    until(|| world.counters.rotated_logs() > 1).await;
+    assert!(world.counters.rotated_log_bytes() > MAX);
     assert!(rotated().filter(|file| file.is_file()).map(|file| file.len()).sum::<u64>() <= MAX);
     world.delete("p", 30).await;
     story.until_gone().await;

@@ -7,5 +7,7 @@ mod files;
 mod limits;
 mod logs;
 mod order;
+mod shapes;
+mod sidecars;
 mod survivors;
 mod world;

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::world::{PROCESS, World, is_alive, pids, pod, until};
+use crate::world::{PROCESS, World, is_alive, pids, pod, terminated, until};
 
 /// Writes the ids of a child, of one in a session of its own, and of one whose parent is gone; then goes on for ever, or ends.
 fn script(pids: &Path, last: &str) -> String {
@@ -80,4 +80,29 @@ async fn nothing_outlives_a_killed_process_with_a_node() {
     host.kill().unwrap();
     host.wait().unwrap();
     until_dead(&pids).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_killed_is_counted_and_does_not_hold_its_pod() {
+    let directory = tempfile::tempdir().unwrap();
+    let (shim, pids_file) = (directory.path().join("shim"), directory.path().join("pids"));
+    // A shim that gives one process up, which goes on to hold the output.
+    let script = r#"read -r spec
+        echo '"Started"' >&2
+        sleep 60 2> /dev/null < /dev/null &
+        echo $! > PIDS
+        echo "{\"Left\":{\"pids\":[$!]}}" >&2
+        echo '{"Ended":{"code":137,"excess":null}}' >&2
+    "#;
+    std::fs::write(&shim, script.replace("PIDS", pids_file.to_str().unwrap())).unwrap();
+    let world = World::with(|options| {
+        options.shim = "sh".into();
+        options.shim_arguments = vec![shim.to_str().unwrap().to_owned()];
+    });
+    let story = world.run(pod("p", "")).await;
+    let left = pids(&pids_file, 1).await[0];
+    assert!(is_alive(left));
+    Command::new("kill").arg(left.to_string()).status().unwrap();
+    assert_eq!(terminated(story.last(), 0)["exitCode"], 137);
+    assert_eq!(world.counters.left_processes(), 1);
 }

@@ -9,7 +9,7 @@ use kube_sim::{
     api::Api,
     cluster::{Change, Cluster, Kind, Options},
     logs::{LogRequest, LogStream, Logs, NoLog},
-    node::{self, Node},
+    node::{self, Counters, Node},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) directory: TempDir,
     pub(crate) stop: CancellationToken,
+    pub(crate) counters: Counters,
     logs: Arc<dyn Logs>,
     tasks: JoinSet<()>,
 }
@@ -50,10 +51,10 @@ impl World {
         let mut options = node::Options::new(directory.path().join("node"), PROCESS, "shim");
         change(&mut options);
         let node = Node::new(cluster.clone(), options).unwrap();
-        let (logs, stop) = (node.logs(), CancellationToken::new());
+        let (logs, counters, stop) = (node.logs(), node.counters(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(node.run(stop.clone()));
-        Self { cluster, directory, stop, logs, tasks }
+        Self { cluster, directory, stop, counters, logs, tasks }
     }
 
     pub(crate) fn create(&self, pod: Value) -> Story {
@@ -84,6 +85,13 @@ impl World {
     pub(crate) fn delete_by_force(&self, name: &str) {
         let pod = self.cluster.get(Kind::Pod, "default", name).unwrap();
         self.cluster.remove(Kind::Pod, "default", name, pod["metadata"]["uid"].as_str().unwrap()).unwrap();
+    }
+
+    /// Reasons and messages of all events.
+    pub(crate) fn events(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let events = self.cluster.list(Kind::Event, "default").into_iter();
+        events.map(|event| (text(&event["reason"]), text(&event["message"]))).collect()
     }
 
     pub(crate) fn request(&self, name: &str) -> LogRequest {
@@ -181,6 +189,24 @@ pub(crate) fn pod(name: &str, script: &str) -> Value {
             "containers": [container("main", script)],
         },
     })
+}
+
+/// A volume for the pod, and where all its containers have it.
+pub(crate) fn mount(pod: &mut Value, volume: &Value, path: &str) {
+    let mount = json!({"name": volume["name"], "mountPath": path});
+    push(&mut pod["spec"]["volumes"], volume.clone());
+    for list in ["containers", "initContainers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            push(&mut container["volumeMounts"], mount.clone());
+        }
+    }
+}
+
+fn push(list: &mut Value, item: Value) {
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list.as_array_mut().unwrap().push(item);
 }
 
 pub(crate) fn container(name: &str, script: &str) -> Value {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::{Cause, is_label_key, is_label_value};
+use crate::quantity;
 
 /// The type of a field.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,10 @@ pub(super) enum Shape {
     Objects,
     /// A list of texts.
     List,
+    /// An amount such as `64Mi`.
+    Quantity,
+    /// An object of amounts.
+    Quantities,
 }
 
 /// Of every object. `*` stands for each item of a list.
@@ -38,6 +43,9 @@ pub(super) fn check<'a>(object: &Value, shapes: impl Iterator<Item = &'a (&'stat
     for (path, shape) in shapes {
         let parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
         if let Some(wrong) = find_wrong(object, &parts, *shape) {
+            if matches!(shape, Shape::Quantity | Shape::Quantities) {
+                return Err(quantity::RULE.to_owned());
+            }
             let field = if path.is_empty() { "the object" } else { path };
             return Err(format!("json: cannot unmarshal {} into {field} of type {}", sort(wrong), shape.name()));
         }
@@ -65,6 +73,10 @@ impl Shape {
             (Self::Texts, Value::Object(fields)) => {
                 fields.values().find(|value| !(value.is_string() || value.is_null()))
             }
+            (Self::Quantity, _) => quantity::parse(value).is_none().then_some(value),
+            (Self::Quantities, Value::Object(fields)) => {
+                fields.values().find(|value| Self::Quantity.find_wrong(value).is_some())
+            }
             (Self::Objects, _) => item_of(Value::is_object),
             (Self::List, _) => item_of(Value::is_string),
             _ => Some(value),
@@ -79,6 +91,8 @@ impl Shape {
             Self::Texts => "map[string]string",
             Self::Objects => "[]object",
             Self::List => "[]string",
+            Self::Quantity => "Quantity",
+            Self::Quantities => "map[string]Quantity",
         }
     }
 }

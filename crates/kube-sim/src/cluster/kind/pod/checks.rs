@@ -9,6 +9,7 @@ use super::super::super::{
     names::{LABEL_RULE, is_label},
     text,
 };
+use crate::quantity;
 
 const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DEADLINE_RULE: &str = "must be between 1 and 2147483647, inclusive";
@@ -48,7 +49,12 @@ pub(super) fn check(pod: &Value) -> Vec<Cause> {
 fn check_volumes<'a>(spec: &'a Value, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     for (index, volume) in items(spec, "volumes").enumerate() {
-        check_name(&format!("spec.volumes[{index}].name"), text(volume, "/name"), &mut names, causes);
+        let at = format!("spec.volumes[{index}]");
+        if quantity::parse(&volume["emptyDir"]["sizeLimit"]).is_some_and(|size| size < 0.) {
+            let detail = "SizeLimit field must be a valid resource quantity";
+            causes.push(Cause::forbidden(format!("{at}.emptyDir.sizeLimit"), detail));
+        }
+        check_name(&format!("{at}.name"), text(volume, "/name"), &mut names, causes);
     }
     names
 }
@@ -62,6 +68,15 @@ fn check_container<'a>(
 ) {
     if text(container, "/image").is_empty() {
         causes.push(Cause::required(format!("{at}.image"), ""));
+    }
+    for side in ["limits", "requests"] {
+        for (what, amount) in container["resources"][side].as_object().into_iter().flatten() {
+            if quantity::parse(amount).is_some_and(|amount| amount < 0.) {
+                let amount = amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
+                let detail = "must be greater than or equal to 0";
+                causes.push(Cause::invalid(format!("{at}.resources.{side}[{what}]"), amount, detail));
+            }
+        }
     }
     for (index, variable) in items(container, "env").enumerate() {
         if text(variable, "/name").is_empty() {
