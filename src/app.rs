@@ -167,6 +167,7 @@ fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options
     let access = http::Access::of(bound, config.http.allow_unauthenticated)?;
     Ok(http::Options {
         max_connections: config.http.max_connections as usize,
+        max_streams: config.http.max_streams as usize,
         heartbeat: config.http.heartbeat,
         write_timeout: config.http.write_timeout,
         ..http::Options::new(access)
@@ -228,6 +229,7 @@ impl Server {
             live,
             readiness,
             registry,
+            seats: http::Seats::new(options.max_streams, metrics.clone()),
             metrics,
             options,
             closing: closing.clone(),

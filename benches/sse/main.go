@@ -96,7 +96,8 @@ func launch(work string, source *source) {
 	monitor = exec.Command(command[0], command[1:]...)
 	monitor.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "PODHERALD_KUBE__MODE=cluster",
 		"PODHERALD_HTTP__LISTEN="+*address, "PODHERALD_DATA_DIR="+filepath.Join(work, "data"),
-		fmt.Sprintf("PODHERALD_HTTP__MAX_CONNECTIONS=%d", *n+10), "PODHERALD_MONITOR__RECONCILE_INTERVAL=1h")
+		fmt.Sprintf("PODHERALD_HTTP__MAX_STREAMS=%d", *n), fmt.Sprintf("PODHERALD_HTTP__MAX_CONNECTIONS=%d", *n+10),
+		"PODHERALD_MONITOR__RECONCILE_INTERVAL=1h")
 	monitor.Stderr = os.Stderr
 	monitor.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	check(monitor.Start())
