@@ -26,6 +26,7 @@ use crate::{
         reconciler::Reconciler,
         watcher::{Scope, Watch},
     },
+    open_files,
     output_store::{self, OutputStore},
     retention::Retention,
     supervisor::{self, Phase, Supervisor},
@@ -141,6 +142,7 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let options = http_options(&config, &listener)?;
+    open_files::make_room(config.http.max_connections);
     let acquired = DataDir::acquire(&config.data_dir)?;
     // A standby finds out now, not when it is needed.
     let seams = Seams::real(&config).await?;
