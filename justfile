@@ -29,6 +29,14 @@ bench *arguments:
 bench-sse *arguments:
     benches/sse/run.sh {{arguments}}
 
+# From exec to ready, beside an axum server with one route
+bench-start *arguments:
+    cargo bench --locked --bench start -- {{arguments}}
+
+# What following the logs of watched executions costs
+bench-follow *arguments:
+    cargo bench --locked --bench follow -- {{arguments}}
+
 # 20,000 random walks instead of 300, and 200 kill -9 points instead of 20 on a real API server; print the seed of a failure
 soak:
     PODHERALD_WALKS=0..20000 cargo test --locked --release --test it walk::

@@ -26,6 +26,7 @@ use crate::{
         reconciler::Reconciler,
         watcher::{Scope, Watch},
     },
+    open_files,
     output_store::{self, OutputStore},
     retention::Retention,
     supervisor::{self, Phase, Supervisor},
@@ -141,6 +142,7 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let options = http_options(&config, &listener)?;
+    open_files::make_room(config.http.max_connections);
     let acquired = DataDir::acquire(&config.data_dir)?;
     // A standby finds out now, not when it is needed.
     let seams = Seams::real(&config).await?;
@@ -167,6 +169,7 @@ fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options
     let access = http::Access::of(bound, config.http.allow_unauthenticated)?;
     Ok(http::Options {
         max_connections: config.http.max_connections as usize,
+        max_streams: config.http.max_streams as usize,
         heartbeat: config.http.heartbeat,
         write_timeout: config.http.write_timeout,
         ..http::Options::new(access)
@@ -228,6 +231,7 @@ impl Server {
             live,
             readiness,
             registry,
+            seats: http::Seats::new(options.max_streams, metrics.clone()),
             metrics,
             options,
             closing: closing.clone(),

@@ -23,6 +23,8 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 143' INT TERM
+# shellcheck source=benches/common.sh
+. "$root/benches/common.sh"
 
 tiny=
 if [ "${1:-}" = --tiny ]; then
@@ -30,7 +32,6 @@ if [ "${1:-}" = --tiny ]; then
   shift
 fi
 [ $# -gt 0 ] || set -- lat50 lat200 blast cold fanout
-out=${OUT:-$work/results.jsonl}
 log=$work/monitors.log
 
 (cd "$here" && go build -o "$work/" ./...)
@@ -44,15 +45,10 @@ if [ "$1" = frames ]; then
   "$work/load" frames
   exit
 fi
-if [ -z "${BIN:-}" ]; then
-  (cd "$root" && cargo build --release --locked --bin podherald)
-  BIN=${CARGO_TARGET_DIR:-$root/target}/release/podherald
-fi
+need_podherald
 
 # count FULL TINY
 count() { if [ -n "$tiny" ]; then echo "$2"; else echo "$1"; fi; }
-
-free_address() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print("127.0.0.1:%d" % s.getsockname()[1])'; }
 
 # one SCENARIO MONITOR : appends a JSON line to $out
 one() {
@@ -80,21 +76,16 @@ one() {
     fanout) options=(sse-fanout "${options[@]}" -n "$(count 100 5)" -rate 0 -conns "$(count 1000 10)") ;;
     *) echo "no scenario '$1'" >&2; return 2 ;;
   esac
-  if ! timeout 300 "$work/load" "${options[@]}" > "$work/line"; then
-    echo "$1 of $2 failed; the last lines of its log:" >&2
-    tail -5 "$log" >&2
-    return 1
-  fi
-  sed "s/^{/{\"scenario\":\"$1\",/" "$work/line" >> "$out"
+  keep "$1" "$log" "$work/load" "${options[@]}"
   [ -n "$tiny" ] || sleep 2
 }
 
 for round in $(seq "${ROUNDS:-3}"); do
   for scenario in "$@"; do
     for monitor in ${MONITORS:-podherald rawwatch}; do
-      echo "round $round: $scenario, $monitor (load $(cut -d' ' -f1 /proc/loadavg))" >&2
+      progress "round $round: $scenario, $monitor"
       one "$scenario" "$monitor"
     done
   done
 done
-python3 "$here/table.py" "$out"
+print_tables "$here/table.py"

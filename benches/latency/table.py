@@ -3,10 +3,9 @@
 
 Exits with 1 if an event was lost, came twice or was wrong.
 """
-import json
 import sys
-from collections import defaultdict
-from statistics import median
+
+from medians import print_table, read, values
 
 LATENCY = {
     "running over raw p50, ms": "sse_after_raw_ms.running.p50",
@@ -46,34 +45,24 @@ COLUMNS = {
     },
 }
 FAULTS = {"twice": "dup", "wrong": "wrong"}
+COUNTED = {"lost", "sse.lost", "dup", "wrong"}
 
 
-def get(result, path):
-    for key in path.split("."):
-        result = (result or {}).get(key)
-    return result
+def lost(scenario, results):
+    """Events that did not come, came twice or were wrong."""
+    faults = sum(sum(values(results, path)) for path in (COLUMNS[scenario] | FAULTS).values() if path in COUNTED)
+    if scenario == "fanout":
+        # Two status writes a pod become more events than two.
+        faults += sum(max(0, result["expected"] - result["delivered"]) for result in results)
+    return faults
 
 
 def main(path):
-    runs = defaultdict(lambda: defaultdict(list))
-    for line in open(path):
-        result = json.loads(line)
-        runs[result["scenario"]][result["name"]].append(result)
     faults = 0
-    for scenario, by_monitor in runs.items():
-        columns = COLUMNS[scenario] | FAULTS | {"load1": "load1"}
-        print(f"\n{scenario}\n\n| | n | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
-        for monitor, results in by_monitor.items():
-            cells = []
-            for name, path in columns.items():
-                values = [float(value) for result in results if (value := get(result, path)) is not None]
-                cells.append(f"{median(values):.10g}" if values else "-")
-                if monitor == "podherald" and name in ("lost", "wrong", "twice"):
-                    faults += sum(values)
-            print(f"| {monitor} | {len(results)} | {' | '.join(cells)} |")
-            if monitor == "podherald" and scenario == "fanout":
-                # Two status writes a pod become more events than two.
-                faults += sum(max(0, result["expected"] - result["delivered"]) for result in results)
+    for scenario, by_monitor in read(path).items():
+        print(f"\n{scenario}\n")
+        print_table(COLUMNS[scenario] | FAULTS | {"load1": "load1"}, by_monitor.items())
+        faults += lost(scenario, by_monitor.get("podherald", []))
     return 1 if faults else 0
 
 

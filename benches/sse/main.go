@@ -42,6 +42,7 @@ var (
 func main() {
 	flag.Parse()
 	runtime.LockOSThread() // podherald ends with the thread that started it
+	runtime.GOMAXPROCS(4)  // on one core too, the system shares it out: the source is not to wait until no reader has anything
 	work, err := os.MkdirTemp("", "podherald-sse")
 	check(err)
 	defer os.RemoveAll(work)
@@ -60,23 +61,26 @@ func main() {
 	}
 	readers.await(readers.greeted, *drain)
 	time.Sleep(*settle)
-	full := usage(monitor.Process.Pid)
+	full, before := usage(monitor.Process.Pid), usage(os.Getpid())
 
 	began := time.Now()
 	sent := make(chan time.Duration)
 	go func() { sent <- source.play(*rate) }()
 	readers.await(readers.satisfied, *drain)
 	took := readers.last.Sub(began)
-	loaded := usage(monitor.Process.Pid)
+	loaded, mine := usage(monitor.Process.Pid), usage(os.Getpid())
 	offered := <-sent
 
+	busy := func(from, to use) float64 { return round(100*(to.cpu-from.cpu).Seconds()/took.Seconds(), 0) }
 	perReader := func(u use) float64 { return round((u.rss-idle.rss)*1024/float64(*n), 1) }
 	line, err := json.Marshal(map[string]any{
 		"name": *label, "readers": *n, "events": *events, "rate": *rate, "load1": load(),
 		"offered_per_s": round(float64(*events)/offered.Seconds(), 1),
 		"delivered":     readers.delivered, "expected": readers.expected, "disorder": readers.disorder,
 		"deliveries_per_s": round(float64(readers.delivered)/took.Seconds(), 0),
-		"p50_ms":           readers.percentile(.5), "p99_ms": readers.percentile(.99), "max_ms": readers.percentile(1),
+		"p50_ms":           percentile(readers.latencies, .5), "p99_ms": percentile(readers.latencies, .99),
+		"max_ms": percentile(readers.latencies, 1), "first_p50_ms": percentile(readers.firsts, .5),
+		"last_p99_ms": percentile(readers.lasts, .99), "server_busy": busy(full, loaded), "client_busy": busy(before, mine),
 		"idle_kib": perReader(full), "loaded_kib": perReader(loaded), "rss_mib": round(idle.rss, 1),
 		"cpu_us":          round((loaded.cpu-full.cpu).Seconds()*1e6/math.Max(1, float64(readers.delivered)), 2),
 		"events_per_read": round(float64(readers.delivered)/math.Max(1, float64(readers.reads)), 2),
@@ -96,7 +100,8 @@ func launch(work string, source *source) {
 	monitor = exec.Command(command[0], command[1:]...)
 	monitor.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "PODHERALD_KUBE__MODE=cluster",
 		"PODHERALD_HTTP__LISTEN="+*address, "PODHERALD_DATA_DIR="+filepath.Join(work, "data"),
-		fmt.Sprintf("PODHERALD_HTTP__MAX_CONNECTIONS=%d", *n+10), "PODHERALD_MONITOR__RECONCILE_INTERVAL=1h")
+		fmt.Sprintf("PODHERALD_HTTP__MAX_STREAMS=%d", *n), fmt.Sprintf("PODHERALD_HTTP__MAX_CONNECTIONS=%d", *n+10),
+		"PODHERALD_MONITOR__RECONCILE_INTERVAL=1h")
 	monitor.Stderr = os.Stderr
 	monitor.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	check(monitor.Start())
@@ -136,12 +141,13 @@ func usage(pid int) use {
 	return u
 }
 
-func (r *readers) percentile(p float64) float64 {
-	if len(r.latencies) == 0 {
+// percentile is in milliseconds.
+func percentile(latencies []uint32, p float64) float64 {
+	if len(latencies) == 0 {
 		return 0
 	}
-	slices.Sort(r.latencies)
-	return round(float64(r.latencies[int(p*float64(len(r.latencies)-1))])/1e3, 2)
+	slices.Sort(latencies)
+	return round(float64(latencies[int(p*float64(len(latencies)-1))])/1e3, 2)
 }
 
 func load() string {

@@ -16,7 +16,9 @@ type readers struct {
 	epoll     int
 	byFD      map[int32]*reader
 	buffer    []byte
-	latencies []uint32 // microseconds
+	latencies []uint32 // of all deliveries; microseconds, as those that follow
+	firsts    []uint32 // of each event at the first reader of all that has it
+	lasts     []uint32 // at the last
 	reads     int
 	delivered int
 	expected  int
@@ -137,14 +139,28 @@ func (r *readers) line(from *reader, line []byte, now time.Time) {
 		}
 		from.position = position
 	}
+	nth := from.got
 	from.got++
 	r.delivered++
 	if from.got == from.expected {
 		r.done++
 	}
 	if sent, err := strconv.ParseInt(string(value(data, `"user_id":"`)), 10, 64); err == nil {
-		r.latencies = append(r.latencies, uint32(max(0, now.UnixMicro()-sent)))
+		latency := uint32(max(0, now.UnixMicro()-sent))
+		r.latencies = append(r.latencies, latency)
+		if from.all {
+			r.spread(nth, latency)
+		}
 	}
+}
+
+// spread takes note of the nth event's latency at one more of the readers of all.
+func (r *readers) spread(nth int, latency uint32) {
+	if nth == len(r.firsts) {
+		r.firsts, r.lasts = append(r.firsts, latency), append(r.lasts, latency)
+		return
+	}
+	r.firsts[nth], r.lasts[nth] = min(r.firsts[nth], latency), max(r.lasts[nth], latency)
 }
 
 func dials(address string) bool {

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""table.py FILE: medians of the JSON lines that run.sh collects, one Markdown table a scenario.
+"""table.py FILE: medians of the JSON lines that run.sh collects, a Markdown row a scenario.
 
 Exits with 1 if a reader missed an event or had one out of order.
 """
-import json
 import sys
-from collections import defaultdict
-from statistics import median
+
+from medians import print_table, read
 
 COLUMNS = {
     "readers": "readers",
@@ -14,30 +13,31 @@ COLUMNS = {
     "deliveries/s": "deliveries_per_s",
     "p50 ms": "p50_ms",
     "p99 ms": "p99_ms",
-    "max ms": "max_ms",
-    "CPU us/delivery": "cpu_us",
-    "events/read": "events_per_read",
-    "idle KiB/reader": "idle_kib",
+    "first reader p50 ms": "first_p50_ms",
+    "last reader p99 ms": "last_p99_ms",
+    "KiB a reader idle": "idle_kib",
     "after": "loaded_kib",
-    "delivered": "delivered",
-    "expected": "expected",
-    "disorder": "disorder",
+    "CPU us a delivery": "cpu_us",
+    "events a read": "events_per_read",
+    "server's core busy %": "server_busy",
+    "readers' core busy %": "client_busy",
     "load1": "load1",
 }
 
 
 def main(path):
-    runs = defaultdict(lambda: defaultdict(list))
-    with open(path) as lines:
-        for result in map(json.loads, lines):
-            runs[result["scenario"]][result["name"]].append(result)
-    faults = 0
-    for scenario, by_name in runs.items():
-        print(f"\n{scenario}\n\n| | n | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
+    rows = []
+    for scenario, by_name in read(path).items():
         for name, results in by_name.items():
-            cells = [f"{median(float(result[key]) for result in results):.10g}" for key in COLUMNS.values()]
-            print(f"| {name} | {len(results)} | {' | '.join(cells)} |")
-            faults += sum(result["disorder"] + abs(result["expected"] - result["delivered"]) for result in results)
+            rows.append((scenario if name == "podherald" else f"{scenario}, {name}", results))
+    print_table(COLUMNS, rows)
+    faults = 0
+    for title, results in rows:
+        for result in results:
+            missing, disorder = result["expected"] - result["delivered"], result["disorder"]
+            if missing or disorder:
+                print(f"{title}: {missing} of {result['expected']} events missing, {disorder} out of order", file=sys.stderr)
+                faults += 1
     return 1 if faults else 0
 
 

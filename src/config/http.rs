@@ -22,9 +22,13 @@ settings! {
         /// needs a result store, which this version does not have.
         /// `PODHERALD_HTTP__END_ON`, default `"terminal"`.
         end_on: EndOn = "terminal",
-        /// Connections open at a time; further ones are refused with a 503.
-        /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10000`.
-        max_connections: u32 = 10000,
+        /// Connections open at a time; further ones are refused with a 503. Each takes a file descriptor.
+        /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10240`.
+        max_connections: u32 = 10240,
+        /// Event streams open at a time, requests held by `wait` counted with them; further ones are refused with a 503.
+        /// What `max_connections` has above this is left to probes, metrics and whoever else only asks.
+        /// `PODHERALD_HTTP__MAX_STREAMS`, default `10000`.
+        max_streams: u32 = 10000,
         /// Pause after which a silent stream carries a heartbeat.
         /// `PODHERALD_HTTP__HEARTBEAT`, default `"15s"`.
         heartbeat: Duration = "15s",
@@ -47,6 +51,12 @@ choice! {
 impl Http {
     pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
         positive(effective, "http.max_connections", self.max_connections)?;
+        positive(effective, "http.max_streams", self.max_streams)?;
+        if self.max_connections <= self.max_streams {
+            let wanted =
+                format!("more than `http.max_streams`, {}, so that probes find a place beside them", self.max_streams);
+            return Err(effective.refuse("http.max_connections", &wanted));
+        }
         positive(effective, "http.heartbeat", self.heartbeat)?;
         positive(effective, "http.write_timeout", self.write_timeout)?;
         if self.end_on == EndOn::Result {

@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 33);
+        assert_eq!(keys.len(), 34);
     }
 
     #[test]
@@ -186,6 +186,7 @@ mod tests {
             (vec![("http.end_on", "result")], "needs a result store"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
+            (vec![("http.max_connections", "10000")], "more than `http.max_streams`, 10000"),
             (vec![("kube.mode", "local")], "`cluster` or `embedded`"),
             (vec![("embedded.listen", "0.0.0.0:0")], "a loopback address"),
             (vec![("embedded.listen", "on")], "`off`, or an IP address"),

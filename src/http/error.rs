@@ -44,6 +44,8 @@ pub enum Error {
     BodyTooLarge,
     /// More connections than `http.max_connections`.
     Crowded,
+    /// More event streams and held requests than `http.max_streams`.
+    NoSeat,
     /// Another process owns the data directory.
     Standby,
     /// The process is not ready for what was asked.
@@ -150,6 +152,14 @@ impl Error {
                 "Too many connections",
                 "http.max_connections are open already: try again later".to_owned(),
             ),
+            Self::NoSeat => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:too-many-streams",
+                "Too many streams",
+                "http.max_streams event streams and held requests are open already: try again later, or ask for a page, or \
+                 without wait"
+                    .to_owned(),
+            ),
             Self::Standby => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:podherald:problem:standby",
@@ -191,6 +201,12 @@ impl Error {
         };
         Problem { kind, title, status: status.as_u16(), detail, parameter }
     }
+
+    /// Seconds; of use with a 503 only.
+    fn retry_after(&self) -> &'static str {
+        // Who has a seat keeps it for long.
+        if *self == Self::NoSeat { "5" } else { "1" }
+    }
 }
 
 impl Problem {
@@ -209,7 +225,11 @@ impl IntoResponse for Error {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if problem.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(self.retry_after()));
+        }
+        // Who found no seat shall not keep a connection from those who only ask.
+        if self == Self::NoSeat {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

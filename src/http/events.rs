@@ -70,6 +70,8 @@ pub(super) struct EventPage<'a> {
         (status = 406, body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor is of a history that is gone", body = Problem,
          content_type = "application/problem+json"),
+        (status = 503, description = "Stream: `http.max_streams` are open already, or the server stops", body = Problem,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn of_one(
@@ -86,7 +88,8 @@ pub(super) async fn of_one(
         if place.ended {
             return Ok(stream::nothing_more());
         }
-        return Ok(stream::response(One::open(state, id, place, content).await?));
+        let seat = state.seats.take()?;
+        return Ok(stream::response(One::open(state, id, place, content).await?, seat));
     }
     let limit = parameters.limit()?;
     let after = read_after(&state, &mut parameters)?;
@@ -125,6 +128,8 @@ pub(super) async fn of_one(
         (status = 406, body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor is of a history that is gone", body = Problem,
          content_type = "application/problem+json"),
+        (status = 503, description = "Stream: `http.max_streams` are open already, or the server stops", body = Problem,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn of_many(
@@ -141,7 +146,8 @@ pub(super) async fn of_many(
     if negotiate::choose(&headers, &OFFERS)? == Media::EventStream {
         let place = resume::read(&headers, &mut parameters, ManyPlace::parse)?;
         parameters.finish()?;
-        return Ok(stream::response(Many::open(state, filter, place).await?));
+        let seat = state.seats.take()?;
+        return Ok(stream::response(Many::open(state, filter, place).await?, seat));
     }
     let limit = parameters.limit()?;
     let after = read_after(&state, &mut parameters)?;

@@ -82,6 +82,8 @@ pub(super) async fn list(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "With `wait`: `http.max_streams` are open already, or the server stops", body = Problem,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn one(
@@ -95,7 +97,10 @@ pub(super) async fn one(
     parameters.finish()?;
     let found = match wait {
         None => state.journal.execution(id.clone()).await?,
-        Some(wait) => held(&state, &id, wait).await?,
+        Some(wait) => {
+            let _seat = state.seats.take()?;
+            held(&state, &id, wait).await?
+        }
     };
     found.map(Json).ok_or(Error::NoExecution(id))
 }

@@ -13,6 +13,7 @@ pub struct Metrics {
     refused: Counter,
     stuck: Counter,
     streams: Gauge,
+    refused_streams: Counter,
     lagged: Counter,
     answers: Family<Answer, Counter>,
 }
@@ -49,6 +50,11 @@ impl Metrics {
         registry.register("connections_stuck", "Connections cut since the client took nothing", self.stuck.clone());
         registry.register("streams", "Event streams that are open", self.streams.clone());
         registry.register(
+            "streams_refused",
+            "Event streams and held requests beyond http.max_streams",
+            self.refused_streams.clone(),
+        );
+        registry.register(
             "streams_lagged",
             "Times that a stream fell behind and read the journal",
             self.lagged.clone(),
@@ -66,6 +72,10 @@ impl Metrics {
 
     pub(super) fn refused(&self) {
         self.refused.inc();
+    }
+
+    pub(super) fn refused_stream(&self) {
+        self.refused_streams.inc();
     }
 
     pub(super) fn stuck(&self) {

@@ -11,6 +11,8 @@ pub struct Options {
     pub access: Access,
     /// Connections open at a time; further ones get a 503.
     pub max_connections: usize,
+    /// Event streams and held requests at a time; further ones get a 503.
+    pub max_streams: usize,
     /// Pause after which a silent stream carries a heartbeat.
     pub heartbeat: Duration,
     /// A client that takes nothing for so long is disconnected.
@@ -28,7 +30,8 @@ impl Options {
     pub fn new(access: Access) -> Self {
         Self {
             access,
-            max_connections: 10_000,
+            max_connections: 10_240,
+            max_streams: 10_000,
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),

@@ -61,6 +61,8 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
         (status = 404, description = "No such execution, or no such output of it", body = Problem,
          content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Stream: `http.max_streams` are open already, or the server stops", body = Problem,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -77,7 +79,8 @@ pub(super) async fn get(
         if place.ended {
             return Ok(stream::nothing_more());
         }
-        return Ok(stream::response(One::open(state, id, place, Content::Output).await?));
+        let seat = state.seats.take()?;
+        return Ok(stream::response(One::open(state, id, place, Content::Output).await?, seat));
     }
     let stream = parameters.read("stream", |text| {
         [Stream::Stdout, Stream::Stderr, Stream::Raw]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{Metrics, Options};
+use super::{Metrics, Options, Seats};
 use crate::{health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore};
 
 /// What the handlers work with.
@@ -24,6 +24,8 @@ pub struct State {
     pub metrics: Metrics,
     /// Bounds.
     pub options: Options,
+    /// For streams and held requests, [`Options::max_streams`] of them.
+    pub seats: Seats,
     /// Cancelled by the server when it stops: streams end and waits are over.
     pub closing: CancellationToken,
 }

@@ -1,6 +1,10 @@
 //! The process: how it starts, stands by, stops, and what it survives.
 
-use std::time::Duration;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    time::Duration,
+};
 
 use http::StatusCode;
 use rustix::process::Signal;
@@ -96,6 +100,25 @@ async fn until(herald: &mut Herald, text: &str) {
         assert!(herald.has_ended().is_none() && Instant::now() < deadline, "no {text:?} in {}", herald.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_low_soft_limit_of_open_files_keeps_nobody_out() {
+    let place = Place::new().await;
+    let wrapper = place.data.path().join("limited");
+    let script = format!("#!/bin/sh\nulimit -Sn 64 && exec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_podherald"));
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o700)).unwrap();
+    let mut herald = Herald::launch(&wrapper, &place.data.path().join("kubeconfig"), &place.data, &[]);
+    herald.until_listening().await;
+    herald.until_ready().await;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let mut stream = Stream::open(herald.address(), "/events", None).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap().name, "snapshot", "{}", herald.log());
+        streams.push(stream);
+    }
+    herald.text("/livez").await;
 }
 
 #[tokio::test]

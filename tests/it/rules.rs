@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "wording",
     "jitter",
     "crash",
@@ -16,6 +16,7 @@ const ORDER: [&str; 21] = [
     "config",
     "telemetry",
     "lock",
+    "open_files",
     "supervisor",
     "output_store",
     "live_output",

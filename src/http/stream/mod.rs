@@ -24,7 +24,7 @@ pub(super) use many::{Filter, Many};
 pub(super) use one::{Content, One};
 
 use self::output::Tail;
-use super::{State, frame, metrics::Open};
+use super::{State, frame, metrics::Open, seats::Seat};
 use crate::{
     crash,
     journal::{self, Follower, Next},
@@ -32,6 +32,8 @@ use crate::{
 
 /// Records read at a time by a reader that catches up, and so the most that it holds.
 const PAGE: usize = 32;
+/// Frames that may go out in a row before the stream looks whether it has to end.
+const BATCH: u32 = 32;
 
 /// A source of frames.
 pub(super) trait Frames: Send + 'static {
@@ -40,13 +42,13 @@ pub(super) trait Frames: Send + 'static {
 }
 
 /// The response that sends these frames.
-pub(super) fn response(frames: impl Frames) -> Response {
+pub(super) fn response(frames: impl Frames, seat: Seat) -> Response {
     // Boxed: the stream's state would otherwise be held twice, beside the future that borrows it.
-    let body = stream::try_unfold(Box::new(frames), |mut frames| async move {
+    let body = stream::try_unfold((Box::new(frames), seat), |(mut frames, seat)| async move {
         match frames.next().await {
             Ok(frame) => {
                 crash::at(crash::Point::Serve);
-                Ok(frame.map(|frame| (frame, frames)))
+                Ok(frame.map(|frame| (frame, (frames, seat))))
             }
             Err(error) => {
                 tracing::error!(%error, "an event stream breaks off: the journal could not be read");
@@ -74,6 +76,8 @@ struct Line {
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     heartbeat: Pin<Box<Sleep>>,
     last_frame: Instant,
+    /// Frames left until the next look at `closing`, which costs a lock that all streams share.
+    left_in_batch: u32,
     _open: Open,
 }
 
@@ -93,13 +97,24 @@ impl Line {
             closing: Box::pin(state.closing.clone().cancelled_owned()),
             heartbeat: Box::pin(tokio::time::sleep(state.options.heartbeat)),
             last_frame: Instant::now(),
+            left_in_batch: 0,
             _open: state.metrics.open_stream(),
             state,
         }
     }
 
-    fn is_closing(&self) -> bool {
-        self.state.closing.is_cancelled()
+    /// True once the server stops; may say so only at the end of a batch.
+    fn is_closing(&mut self) -> bool {
+        match self.left_in_batch.checked_sub(1) {
+            Some(left) => {
+                self.left_in_batch = left;
+                false
+            }
+            None => {
+                self.left_in_batch = BATCH;
+                self.state.closing.is_cancelled()
+            }
+        }
     }
 
     /// Puts off the heartbeat. The timer is left alone and looks here when it fires: frames are many, silences few.

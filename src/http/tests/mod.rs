@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Access, Metrics, Options, State, router};
+use super::{Access, Metrics, Options, Seats, State, router};
 use crate::{
     health::Readiness,
     journal::{self, Change, Journal, Retention, Sqlite},
@@ -79,6 +79,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         outputs,
         readiness: Arc::new(Readiness::default()),
         registry,
+        seats: Seats::new(options.max_streams, metrics.clone()),
         metrics,
         options,
         closing: CancellationToken::new(),

@@ -150,6 +150,39 @@ async fn connections_beyond_the_limit_are_told_so() {
 }
 
 #[tokio::test]
+async fn probes_answer_while_all_streams_are_taken() {
+    let server = Server::start(|options| {
+        (options.max_streams, options.max_connections) = (2, 3);
+        options.header_timeout = 3 * DUE;
+    })
+    .await;
+    let mut first = server.stream("/events").await;
+    let mut second = server.stream("/executions/e1/events").await;
+    read_until(&mut first, "snapshot").await;
+    read_until(&mut second, "retry: ").await;
+    for path in ["/events", "/executions/e1/events", "/executions/e1/output", "/executions/e1?wait=60s"] {
+        let accept = if path.contains("wait") { "application/json" } else { "text/event-stream" };
+        // Refused and sent away: it would otherwise keep the last connection.
+        let refused =
+            server.exchange(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n")).await;
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("problem:too-many-streams"), "{refused}");
+        assert!(refused.contains("\r\nretry-after: 5\r\n"), "{refused}");
+        timeout(DUE, server.closes(3)).await.expect("its connection is free again");
+    }
+    for path in ["/readyz", "/livez", "/metrics", "/events"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let answer = server.exchange(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        timeout(DUE, server.closes(3)).await.expect("its connection is free again");
+    }
+    drop(first);
+    timeout(DUE, server.closes(2)).await.expect("its seat is free again");
+    let mut third = server.stream("/events").await;
+    read_until(&mut third, "snapshot").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn one_connection_serves_request_after_request() {
     let server = Server::start(|_| {}).await;
     let mut stream = server.connect().await;
@@ -217,7 +250,8 @@ async fn a_client_that_acknowledges_nothing_is_cut_before_its_buffer_is_full() {
 
 #[tokio::test]
 async fn a_slow_client_gets_everything() {
-    let server = Server::start(|_| {}).await;
+    // It takes nothing while the journal fills, which takes long on a busy machine.
+    let server = Server::start(|options| options.write_timeout = 10 * DUE).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();
