@@ -60,6 +60,7 @@ jq -e '.status == "completed" and .exit.code == 0 and .output.stdout.verdict == 
   die "hello: $(cat "$dir/hello")"
 "$kubectl" get pods
 "$kubectl" delete pod executor-hello
+KUBECTL=$kubectl tests/kubectl.sh
 
 # shows EXAMPLE CONDITION : some run of it has ended so
 shows() {

@@ -25,11 +25,13 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-# An API server that has been started anew remembers nothing from before: version 1 is too old for it.
+# An API server that has been started anew remembers nothing from before, and with what etcd has forgotten version 1 is
+# too old for it altogether: for a watch, a list and the pages of one.
 start() {
   "$cluster" start core
   "$cluster" grant
   "$cluster" stop apiserver
+  "$cluster" compact
   "$cluster" start
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 
-#[path = "../../crates/kube-sim/tests/conformance/behaviours.rs"]
+#[path = "../../crates/kube-sim/tests/conformance/behaviours/mod.rs"]
 mod behaviours;
 #[path = "../../crates/kube-sim/tests/conformance/place.rs"]
 mod place;
@@ -10,13 +10,18 @@ mod place;
 use behaviours::for_each_behaviour;
 
 macro_rules! on_the_real_server {
-    ($($behaviour:ident,)*) => {$(
-        #[tokio::test]
-        async fn $behaviour() {
-            let cluster = Cluster::shared().await;
-            let namespace = cluster.namespace().await.name;
-            behaviours::$behaviour(&place::Place { client: cluster.admin.clone(), namespace }).await;
+    ($module:ident: $($behaviour:ident,)*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    let cluster = super::Cluster::shared().await;
+                    let namespace = cluster.namespace().await.name;
+                    let place = super::place::Place { client: cluster.admin.clone(), namespace };
+                    super::behaviours::$module::$behaviour(&place).await;
+                }
+            )*
         }
-    )*};
+    };
 }
 for_each_behaviour!(on_the_real_server);

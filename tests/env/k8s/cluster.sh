@@ -7,6 +7,8 @@
 #   cluster.sh stop [PROCESS...]   etcd, apiserver, second, sched, kwok; default: all. Ends only what it started, by pid.
 #   cluster.sh namespace NAME...   namespaces in which pods can be made
 #   cluster.sh grant               podherald's role from deploy/, and a kubeconfig for it
+#   cluster.sh compact             etcd forgets every version but the newest; the API server may still know some until it
+#                                  is started anew
 #   cluster.sh status
 #
 # RUN is the directory of one cluster (state, logs, kubeconfigs; default: a new one under the temporary directory).
@@ -213,6 +215,12 @@ users: [{name: podherald, user: {token: $(kubectl -n podherald create token podh
 Y
 }
 
+compact() {
+  local etcd=http://127.0.0.1:$etcd_port/v3/kv revision
+  revision=$(curl -fsS "$etcd/range" -d '{"key":"AA=="}' | sed -n 's/.*"revision":"\([0-9]*\)".*/\1/p')
+  curl -fsS -o /dev/null "$etcd/compaction" -d "{\"revision\":$revision,\"physical\":true}"
+}
+
 case $command in
   start)
     [ $# -gt 0 ] || set -- core sched kwok
@@ -238,6 +246,10 @@ case $command in
     ports
     grant
     ;;
+  compact)
+    ports
+    compact
+    ;;
   status)
     for file in "$RUN"/pid/*; do
       [ -f "$file" ] || continue
@@ -250,5 +262,5 @@ case $command in
       fi
     done
     ;;
-  *) die "no command '$command'; there are start, stop, namespace, grant and status" ;;
+  *) die "no command '$command'; there are start, stop, namespace, grant, compact and status" ;;
 esac

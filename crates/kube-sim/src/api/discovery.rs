@@ -62,12 +62,15 @@ fn resources(group: &str, version: &str) -> Value {
 fn entries(resource: &'static Resource) -> Vec<Value> {
     let entry = |name: String, verbs: &[&str]| {
         json!({
-            "name": name, "singularName": resource.singular, "namespaced": resource.is_namespaced, "kind": resource.kind,
-            "verbs": verbs, "shortNames": resource.short_names,
+            "name": name, "singularName": "", "namespaced": resource.is_namespaced, "kind": resource.kind, "verbs": verbs,
         })
     };
-    let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-    let mut entries = vec![entry(resource.plural.to_owned(), &verbs)];
+    let mut verbs = vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+    verbs.retain(|verb| *verb != "deletecollection" || resource.deletes_collections);
+    let mut main = entry(resource.plural.to_owned(), &verbs);
+    main["singularName"] = resource.singular.into();
+    main["shortNames"] = json!(resource.short_names);
+    let mut entries = vec![main];
     if resource.has_status {
         entries.push(entry(format!("{}/status", resource.plural), &["get", "patch", "update"]));
     }

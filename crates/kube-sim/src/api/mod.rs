@@ -1,7 +1,9 @@
 //! The Kubernetes API over a cluster, as a tower service: under `kube::Client` in process, or behind [`serve`].
 
+mod decode;
 mod discovery;
 mod listen;
+mod lists;
 mod objects;
 mod pods;
 mod request;
@@ -63,10 +65,11 @@ impl Api {
 
     async fn dispatch(&self, asked: &Asked, body: &[u8]) -> Result<Response<Body>, Refusal> {
         match &asked.target {
-            Target::Discovery(document) => Ok(json(StatusCode::OK, document)),
+            Target::Discovery(document) if asked.method == Method::GET => Ok(json(StatusCode::OK, document)),
+            Target::Discovery(_) => Err(asked.not_allowed()),
             Target::Collection { kind, namespace } => match asked.method {
                 Method::GET if asked.query.is_watch() => watch::open(&self.cluster, *kind, namespace, "", asked),
-                Method::GET => objects::list(&self.cluster, *kind, namespace, asked),
+                Method::GET => lists::list(&self.cluster, *kind, namespace, asked).await,
                 Method::POST => objects::create(&self.cluster, *kind, namespace, asked, body),
                 Method::DELETE => objects::delete_all(&self.cluster, *kind, namespace, asked, body),
                 _ => Err(asked.not_allowed()),
@@ -75,7 +78,7 @@ impl Api {
                 (&Method::GET, "") if asked.query.is_watch() => {
                     watch::open(&self.cluster, *kind, namespace, name, asked)
                 }
-                (&Method::GET, "" | "status") => objects::get(&self.cluster, *kind, namespace, name, asked),
+                (&Method::GET, "" | "status") => objects::get(&self.cluster, *kind, namespace, name, asked).await,
                 (&Method::PUT, "" | "status") => objects::put(&self.cluster, asked, body),
                 (&Method::PATCH, "" | "status") => objects::patch(&self.cluster, asked, body),
                 (&Method::DELETE, "") => objects::delete(&self.cluster, asked, body),

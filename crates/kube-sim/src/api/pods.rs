@@ -4,12 +4,12 @@ use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Body, json as answer, request::Query};
 use crate::{
-    cluster::{Cluster, Deletion, Kind, Part, Refusal, key, text},
+    cluster::{Cause, Cluster, Deletion, Kind, Part, Refusal, key, text},
     logs::LogRequest,
 };
 
@@ -19,27 +19,20 @@ pub(super) async fn log(
     name: &str,
     query: &Query,
 ) -> Result<Response<Body>, Refusal> {
+    let bounds = Bounds::read(name, query, cluster.now())?;
     let pod = cluster.get(Kind::Pod, namespace, name).ok_or_else(|| Refusal::not_found(Kind::Pod, name))?;
-    let since_seconds = query.number("sinceSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
-    let since_time = query.get("sinceTime").map(|time| {
-        time.parse()
-            .map_err(|_| Refusal::bad_request(format!("sinceTime: {time:?} is no time such as 2026-03-01T12:00:00Z")))
-    });
-    let since = match since_time.transpose()? {
-        Some(time) => Some(time),
-        None => since_seconds.and_then(|seconds| cluster.now().checked_sub(SignedDuration::from_secs(seconds)).ok()),
-    };
+    let container = container(&pod, name, query.get("container"))?;
     let request = LogRequest {
         namespace: namespace.to_owned(),
         pod: name.to_owned(),
         uid: text(&pod, "/metadata/uid").to_owned(),
-        container: container(&pod, name, query.get("container"))?,
+        container,
         previous: query.flag("previous"),
         follow: query.flag("follow"),
         timestamps: query.flag("timestamps"),
-        since,
-        tail_lines: query.number("tailLines")?,
-        limit_bytes: query.number("limitBytes")?,
+        since: bounds.since,
+        tail_lines: bounds.tail_lines,
+        limit_bytes: bounds.limit_bytes,
     };
     if text(&pod, "/spec/nodeName").is_empty() {
         let mut response = Response::new(super::whole(bytes::Bytes::new()));
@@ -61,6 +54,46 @@ pub(super) async fn log(
     let mut response = Response::new(StreamBody::new(log.map(|part| part.map(Frame::data))).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+/// How much of a log.
+struct Bounds {
+    since: Option<Timestamp>,
+    tail_lines: Option<u64>,
+    limit_bytes: Option<u64>,
+}
+
+impl Bounds {
+    fn read(pod: &str, query: &Query, now: Timestamp) -> Result<Self, Refusal> {
+        let since_time: Option<Timestamp> = query.get("sinceTime").map(read_time).transpose()?;
+        let mut causes = Vec::new();
+        let mut at_least = |name: &str, least: i64, rule: &str| {
+            let number = query.number(name)?;
+            causes.extend(number.filter(|number| *number < least).map(|number| Cause::invalid(name, number, rule)));
+            Ok::<_, Refusal>(number)
+        };
+        let tail_lines = at_least("tailLines", 0, "must be greater than or equal to 0")?;
+        let limit_bytes = at_least("limitBytes", 1, "must be greater than 0")?;
+        let since_seconds = at_least("sinceSeconds", 1, "must be greater than 0")?;
+        if since_time.is_some() && since_seconds.is_some() {
+            causes.push(Cause::forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        }
+        if query.get("stream").is_some() {
+            causes.push(Cause::forbidden("stream", "may not be specified"));
+        }
+        Refusal::if_invalid("", "PodLogOptions", pod, &causes)?;
+        let since_seconds = since_seconds.and_then(|seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok());
+        Ok(Self {
+            since: since_time.or(since_seconds),
+            tail_lines: tail_lines.and_then(|lines| lines.try_into().ok()),
+            limit_bytes: limit_bytes.and_then(|bytes| bytes.try_into().ok()),
+        })
+    }
+}
+
+fn read_time(text: &str) -> Result<Timestamp, Refusal> {
+    let no_time = |_| Refusal::bad_request(format!("sinceTime: {text:?} is no time such as 2026-03-01T12:00:00Z"));
+    text.parse().map_err(no_time)
 }
 
 fn container(pod: &Value, name: &str, wanted: Option<&str>) -> Result<String, Refusal> {

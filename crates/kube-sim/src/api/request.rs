@@ -53,11 +53,12 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// As the API server reads them: what is not false is true.
     pub(super) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1"))
+        self.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let number = text.parse();
         number.map(Some).map_err(|_| {
@@ -112,9 +113,13 @@ impl Asked {
         })
     }
 
+    pub(super) fn creates(&self) -> bool {
+        self.method == Method::POST
+    }
+
     pub(super) fn not_allowed(&self) -> Refusal {
         let message = "the server does not allow this method on the requested resource";
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(json!({}))
     }
 
     /// Kind, namespace, name and part, of a request for an object.
@@ -128,17 +133,21 @@ impl Asked {
     }
 
     /// A body in JSON. A web page can send others to any port without being asked.
-    pub(super) fn body(&self, body: &[u8]) -> Result<Value, Refusal> {
+    pub(super) fn body(&self, kind: &str, body: &[u8]) -> Result<Value, Refusal> {
         if self.content_type != "application/json" {
             return Err(self.unsupported("application/json"));
         }
-        serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
+        serde_json::from_slice(body).map_err(|error| {
+            let message =
+                format!("the object provided is unrecognized (must be of type {kind}): it is no JSON: {error}");
+            Refusal::bad_request(message)
+        })
     }
 
     pub(super) fn unsupported(&self, supported: &str) -> Refusal {
         let message = format!(
             "the body of the request was in an unknown format - accepted media types include: {supported}; the embedded \
-             cluster has neither {:?} nor strategic merge patch, apply or protobuf",
+             cluster does not take {:?}: it has no strategic merge patch, no apply, no YAML and no protobuf",
             self.content_type
         );
         Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
@@ -147,9 +156,13 @@ impl Asked {
     /// A dry run changes nothing, and nothing can be promised of it here.
     pub(super) fn refuse_dry_run(&self) -> Result<(), Refusal> {
         match self.query.get("dryRun") {
-            Some(_) => Err(Refusal::bad_request("dryRun: the embedded cluster has no dry run")),
+            Some(_) => Err(Self::no_dry_run()),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn no_dry_run() -> Refusal {
+        Refusal::bad_request("dryRun: the embedded cluster has no dry run")
     }
 }
 

@@ -38,6 +38,11 @@ impl Filter {
         })
     }
 
+    /// Whether it selects by more than where something is.
+    pub(super) fn selects(&self) -> bool {
+        !self.labels.is_empty() || !self.fields.is_empty()
+    }
+
     pub(super) fn admits(&self, object: &Value) -> bool {
         let metadata = &object["metadata"];
         (self.namespace.is_empty() || metadata["namespace"] == *self.namespace)

@@ -18,12 +18,12 @@ use tokio::{
 
 use super::{
     Body,
-    objects::{filter, invalid_options, too_old},
+    lists::{check_watch, filter, version_number},
     request::Asked,
     selector::Filter,
     table,
 };
-use crate::cluster::{Cause, Cluster, Event, Kind, Refusal};
+use crate::cluster::{Cluster, Event, Kind, Refusal};
 
 /// Without `timeoutSeconds`.
 const LONGEST: Duration = Duration::from_secs(45 * 60);
@@ -55,15 +55,12 @@ pub(super) fn open(
     asked: &Asked,
 ) -> Result<Response<Body>, Refusal> {
     let filter = filter(kind, namespace, name, asked)?;
-    let timeout = asked.query.number("timeoutSeconds")?.map_or(LONGEST, Duration::from_secs).min(LONGEST);
+    check_watch(asked)?;
+    // Nothing means the longest, and less than nothing the end.
+    let timeout = asked.query.number("timeoutSeconds")?.filter(|seconds| *seconds != 0);
+    let timeout = timeout.map_or(LONGEST, |seconds| Duration::from_secs(seconds.try_into().unwrap_or(0))).min(LONGEST);
     let wants_first = asked.query.flag("sendInitialEvents");
-    let has_match = asked.query.get("resourceVersionMatch") == Some("NotOlderThan");
-    let rule = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-    let cause = (wants_first && !has_match).then(|| Cause::forbidden("resourceVersionMatch", rule));
-    invalid_options(cause.as_ref())?;
-    let version = asked.query.get("resourceVersion").unwrap_or("0");
-    let from: u64 =
-        version.parse().map_err(|_| Refusal::bad_request(format!("resourceVersion: Invalid value: {version:?}")))?;
+    let from = version_number(asked.query.get("resourceVersion").unwrap_or("0"))?;
 
     let now = Instant::now();
     let mut watch = Watch {
@@ -146,8 +143,8 @@ impl Watch {
         let state = cluster.lock();
         let Some(events) = state.after(self.kind, self.version) else {
             cluster.count_cut_watch();
-            let status = too_old(self.version).to_status();
-            self.ready.push_back(line("ERROR", &status));
+            let refusal = Refusal::expired(format!("too old resource version: {}", self.version));
+            self.ready.push_back(line("ERROR", &refusal.to_status()));
             self.has_ended = true;
             return;
         };

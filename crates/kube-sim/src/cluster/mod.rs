@@ -149,10 +149,10 @@ impl Cluster {
     /// Makes one, with all that the API server fills in.
     ///
     /// # Errors
-    /// `AlreadyExists`, `Invalid`, and 404 for a namespace that is not there.
-    pub fn create(&self, kind: Kind, namespace: &str, object: Value) -> Result<Arc<Value>, Refusal> {
-        let now = self.now();
-        self.lock().create(kind, namespace, object, now)
+    /// `BadRequest`, `AlreadyExists`, `Invalid`, and 404 for a namespace that is not there.
+    pub fn create(&self, kind: Kind, namespace: &str, mut object: Value) -> Result<Arc<Value>, Refusal> {
+        kind.resource().decode(&mut object)?;
+        self.create_decoded(kind, namespace, object)
     }
 
     /// Changes one under the cluster's lock, status and all; nothing happens to its version if it stays the same.
@@ -226,6 +226,12 @@ impl Cluster {
 
     pub(crate) fn count_cut_watch(&self) {
         self.inner.counters.cut_watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same with what has been through [`Resource::decode`].
+    pub(crate) fn create_decoded(&self, kind: Kind, namespace: &str, object: Value) -> Result<Arc<Value>, Refusal> {
+        let now = self.now();
+        self.lock().create(kind, namespace, object, now)
     }
 
     /// Changes what a client may change of this part.

@@ -6,7 +6,7 @@ use uuid::{Builder, Uuid};
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX: usize = 5;
 /// What is left of `generateName`, so that the whole fits into a label.
-const MAX_BASE: usize = 63 - SUFFIX;
+const MAX_BASE: usize = MAX_LABEL - SUFFIX;
 
 /// What the API server says of a name that is none.
 pub(super) const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
@@ -15,6 +15,10 @@ pub(super) const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must con
 pub(super) const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or \
      '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation \
      is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+
+/// How long they may be.
+pub(super) const MAX_LABEL: usize = 63;
+pub(super) const MAX_SUBDOMAIN: usize = 253;
 
 /// uids and suffixes, always the same ones from the same seed (SplitMix64).
 pub(super) struct Random(u64);
@@ -55,13 +59,13 @@ impl Random {
 pub(super) fn is_label(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     has_proper_ends(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name.len() <= 63
+        && name.len() <= MAX_LABEL
         && name.bytes().all(inner)
 }
 
 /// An RFC 1123 subdomain: what most objects are called.
 pub(super) fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_label_of_any_length)
+    name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_label_of_any_length)
 }
 
 fn is_label_of_any_length(part: &str) -> bool {
@@ -84,7 +88,7 @@ pub(crate) fn is_label_key(key: &str) -> bool {
 
 fn is_qualified_name(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-    has_proper_ends(name, |c| c.is_ascii_alphanumeric()) && name.len() <= 63 && name.bytes().all(inner)
+    has_proper_ends(name, |c| c.is_ascii_alphanumeric()) && name.len() <= MAX_LABEL && name.bytes().all(inner)
 }
 
 fn has_proper_ends(name: &str, is_proper: impl Fn(u8) -> bool) -> bool {

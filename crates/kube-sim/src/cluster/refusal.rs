@@ -17,6 +17,8 @@ pub struct Refusal {
     pub message: String,
     /// `details` of the `Status`.
     pub details: Option<Box<Value>>,
+    /// `metadata.continue` of the `Status`: where a list may go on all the same.
+    pub continued: Option<String>,
 }
 
 /// One thing that is wrong with an object.
@@ -36,6 +38,11 @@ impl Cause {
     pub(crate) fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: &str) -> Self {
         let message = format!("Invalid value: {}: {detail}", value.into());
         Self { reason: "FieldValueInvalid", field: field.into(), message }
+    }
+
+    pub(crate) fn too_long(field: impl Into<String>, longest: usize) -> Self {
+        let message = format!("Too long: may not be more than {longest} bytes");
+        Self { reason: "FieldValueTooLong", field: field.into(), message }
     }
 
     pub(crate) fn duplicate(field: impl Into<String>, value: &str) -> Self {
@@ -64,7 +71,7 @@ impl Cause {
 impl Refusal {
     /// One without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continued: None }
     }
 
     /// The `Status` object.
@@ -76,11 +83,18 @@ impl Refusal {
         if let Some(details) = &self.details {
             status["details"] = (**details).clone();
         }
+        if let Some(token) = &self.continued {
+            status["metadata"]["continue"] = token.as_str().into();
+        }
         status
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Expired", message)
     }
 
     pub(crate) fn not_found(kind: Kind, name: &str) -> Self {
@@ -136,6 +150,11 @@ impl Refusal {
 
     pub(crate) fn with(mut self, details: Value) -> Self {
         self.details = Some(Box::new(details));
+        self
+    }
+
+    pub(crate) fn continued_by(mut self, token: String) -> Self {
+        self.continued = Some(token);
         self
     }
 

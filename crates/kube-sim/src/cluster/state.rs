@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     Cause, Event, Kind, Limits, Options, Refusal,
     history::History,
-    json::{self, metadata, seconds, strip_nulls, text},
+    json::{self, metadata, seconds, text},
     names::Random,
     update,
 };
@@ -126,8 +126,6 @@ impl State {
         now: Timestamp,
     ) -> Result<Arc<Value>, Refusal> {
         let resource = kind.resource();
-        resource.check_shape(&object)?;
-        strip_nulls(&mut object);
         self.admit_namespace(kind, namespace, &mut object)?;
         let fields = metadata(&mut object);
         if fields.remove("resourceVersion").is_some_and(|version| version != "") {

@@ -1,6 +1,6 @@
 //! Where a behaviour is looked at: a client, and a namespace of its own.
 
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
@@ -20,9 +20,21 @@ pub(crate) struct Place {
 pub(crate) type Answer = (u16, Value);
 
 impl Place {
-    /// `/api/v1/namespaces/<own>/<rest>`.
+    /// Where something of this namespace is; what begins with a slash is the whole path already.
     fn path(&self, rest: &str) -> String {
-        format!("/api/v1/namespaces/{}/{rest}", self.namespace)
+        if rest.starts_with('/') {
+            return rest.to_owned();
+        }
+        let group = if rest.starts_with("leases") { "apis/coordination.k8s.io/v1" } else { "api/v1" };
+        format!("/{group}/namespaces/{}/{rest}", self.namespace)
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
     pub(crate) async fn text(
@@ -32,21 +44,33 @@ impl Place {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> (u16, String) {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let response = self.send(method, path, headers, body).await;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
+    pub(crate) async fn ask_bytes(&self, method: Method, rest: &str, content_type: &str, body: Vec<u8>) -> Answer {
+        let has_body = !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        let headers: &[(&str, &str)] = if has_body { &[("content-type", content_type)] } else { &[] };
+        let (status, text) = self.text(method, &self.path(rest), headers, body).await;
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
     async fn ask(&self, method: Method, rest: &str, content_type: &str, body: &Value) -> Answer {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let headers: &[(&str, &str)] = if body.is_null() { &[] } else { &[("content-type", content_type)] };
-        let (status, text) = self.text(method, &self.path(rest), headers, bytes).await;
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        self.ask_bytes(method, rest, content_type, bytes).await
+    }
+
+    /// What is said besides of a pod that is made, and the pod.
+    pub(crate) async fn warnings(&self, pod: &Value, validation: &str) -> (Vec<String>, Value) {
+        let path = self.path(&format!("pods?fieldValidation={validation}"));
+        let body = pod.to_string().into_bytes();
+        let response = self.send(Method::POST, &path, &[("content-type", JSON)], body).await;
+        let warnings = response.headers().get_all("warning");
+        let warnings = warnings.iter().map(|warning| warning.to_str().unwrap().to_owned()).collect();
+        let made = response.into_body().collect().await.unwrap().to_bytes();
+        (warnings, serde_json::from_slice(&made).unwrap())
     }
 
     pub(crate) async fn get(&self, rest: &str) -> Answer {
@@ -86,17 +110,27 @@ impl Place {
         pod
     }
 
-    /// All frames of a watch that has nothing more to tell after a second.
+    /// All frames of a watch of pods that has nothing more to tell after a second.
     pub(crate) async fn watch(&self, query: &str) -> Vec<Value> {
-        let path = self.path(&format!("pods?watch=true&timeoutSeconds=1&{query}"));
+        self.watch_of("pods", query).await
+    }
+
+    /// The same of another kind.
+    pub(crate) async fn watch_of(&self, plural: &str, query: &str) -> Vec<Value> {
+        let path = self.path(&format!("{plural}?watch=true&timeoutSeconds=1&{query}"));
         let (status, text) = self.text(Method::GET, &path, &[], Vec::new()).await;
         assert_eq!(status, 200, "{text}");
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The names in a list.
+    /// The names in a list of pods.
     pub(crate) async fn names(&self, query: &str) -> Vec<String> {
-        let (status, list) = self.get(&format!("pods?{query}")).await;
+        self.names_of("pods", query).await
+    }
+
+    /// The same of another kind.
+    pub(crate) async fn names_of(&self, plural: &str, query: &str) -> Vec<String> {
+        let (status, list) = self.get(&format!("{plural}?{query}")).await;
         assert_eq!(status, 200, "{list}");
         list["items"].as_array().unwrap().iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect()
     }

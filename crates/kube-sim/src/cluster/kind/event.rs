@@ -1,6 +1,9 @@
 //! `v1` Event.
 
-use super::{super::text, Column, PLAIN, Resource, Shape, since};
+use k8s_openapi::api::core::v1::Event;
+use serde_json::Value;
+
+use super::{super::text, Cause, Column, PLAIN, Resource, since, typed};
 
 pub(super) const RESOURCE: Resource = Resource {
     kind: "Event",
@@ -43,6 +46,17 @@ pub(super) const RESOURCE: Resource = Resource {
         },
         Column { name: "Message", sort: "string", priority: 0, cell: |event, _| text(event, "/message").trim().into() },
     ],
-    shape: &[("involvedObject", Shape::Object), ("count", Shape::Integer), ("message", Shape::Text)],
+    creates_on_update: true,
+    fit: typed::fit::<Event>,
+    check,
     ..PLAIN
 };
+
+/// An event lies where that is which it is about; one about what is in no namespace lies in the default one.
+fn check(event: &Value) -> Vec<Cause> {
+    let (own, about) = (text(event, "/metadata/namespace"), text(event, "/involvedObject/namespace"));
+    let is_right = if about.is_empty() { own == "default" } else { about == own };
+    let cause =
+        (!is_right).then(|| Cause::invalid("involvedObject.namespace", about, "does not match event.namespace"));
+    cause.into_iter().collect()
+}

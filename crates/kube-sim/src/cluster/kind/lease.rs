@@ -1,6 +1,9 @@
 //! `coordination.k8s.io/v1` Lease.
 
-use super::{super::text, AGE, Column, NAME, PLAIN, Resource, Shape};
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::Value;
+
+use super::{super::text, AGE, Cause, Column, NAME, PLAIN, Resource, typed};
 
 pub(super) const RESOURCE: Resource = Resource {
     kind: "Lease",
@@ -17,6 +20,21 @@ pub(super) const RESOURCE: Resource = Resource {
         },
         AGE,
     ],
-    shape: &[("spec", Shape::Object), ("spec.leaseDurationSeconds", Shape::Integer)],
+    creates_on_update: true,
+    needs_version: true,
+    fit: typed::fit::<Lease>,
+    check,
     ..PLAIN
 };
+
+fn check(lease: &Value) -> Vec<Cause> {
+    let least = [
+        ("leaseDurationSeconds", 1, "must be greater than 0"),
+        ("leaseTransitions", 0, "must be greater than or equal to 0"),
+    ];
+    let wrong = least.into_iter().filter_map(|(field, least, rule)| {
+        let value = lease["spec"][field].as_i64().filter(|value| *value < least)?;
+        Some(Cause::invalid(format!("spec.{field}"), value, rule))
+    });
+    wrong.collect()
+}

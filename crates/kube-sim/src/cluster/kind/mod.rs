@@ -3,20 +3,16 @@
 mod config_map;
 mod event;
 mod lease;
+mod metadata;
 mod namespace;
 mod node;
 mod pod;
-mod shape;
+mod typed;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    Cause, Refusal,
-    names::{LABEL_RULE, SUBDOMAIN_RULE, is_label, is_subdomain},
-    text,
-};
-use shape::Shape;
+use super::{Cause, Refusal, json::strip_nulls, text};
 
 /// The sorts of objects that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +65,14 @@ pub(crate) struct Resource {
     /// Fields to select by, besides name and namespace, and where they stand.
     pub(crate) fields: &'static [(&'static str, &'static str)],
     pub(crate) columns: &'static [Column],
-    shape: &'static [(&'static str, Shape)],
+    /// An update of what is not there makes it.
+    pub(crate) creates_on_update: bool,
+    /// An update says of which version it is.
+    pub(crate) needs_version: bool,
+    /// All of a namespace, or of the cluster, can be deleted at once.
+    pub(crate) deletes_collections: bool,
+    /// See [`typed::fit`].
+    fit: fn(&mut Value) -> Result<Vec<String>, String>,
     /// Fills in what a client may leave out.
     pub(super) complete: fn(&mut Value),
     /// Sets what no client sets at birth.
@@ -108,7 +111,10 @@ const PLAIN: Resource = Resource {
     returns_deleted: false,
     fields: &[],
     columns: &[NAME, AGE],
-    shape: &[],
+    creates_on_update: false,
+    needs_version: false,
+    deletes_collections: true,
+    fit: |_| Ok(Vec::new()),
     complete: |_| {},
     begin: |_| {},
     check: |_| Vec::new(),
@@ -137,39 +143,40 @@ impl Resource {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Refuses what is not even of the right types.
-    pub(super) fn check_shape(&self, object: &Value) -> Result<(), Refusal> {
+    /// Refuses what is not even of the right types; takes away what the type does not know, and tells the names of that.
+    pub(crate) fn decode(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
+        let kind = self.kind;
+        strip_nulls(object);
+        if object.is_null() {
+            *object = Value::Object(serde_json::Map::new());
+        }
+        if !object.is_object() {
+            let message = format!("the object provided is unrecognized (must be of type {kind}): it is no JSON object");
+            return Err(Refusal::bad_request(message));
+        }
         let api_version = self.api_version();
         let said = |field: &str| object.get(field).and_then(Value::as_str).filter(|said| !said.is_empty());
-        if said("kind").is_some_and(|kind| kind != self.kind) || said("apiVersion").is_some_and(|v| v != api_version) {
+        if said("kind").is_some_and(|said| said != kind) || said("apiVersion").is_some_and(|said| said != api_version) {
             let message = format!(
-                "{} in version {:?} cannot be handled as a {}: it must be {} of {api_version}",
-                said("kind").unwrap_or(self.kind),
+                "{} in version {:?} cannot be handled as a {kind}: it must be {kind} of {api_version}",
+                said("kind").unwrap_or(kind),
                 said("apiVersion").unwrap_or(&api_version),
-                self.kind,
-                self.kind
             );
             return Err(Refusal::bad_request(message));
         }
-        shape::check(object, shape::METADATA.iter().chain(self.shape)).map_err(|problem| {
-            let kind = self.kind;
-            Refusal::bad_request(format!(
-                "{kind} in version {:?} cannot be handled as a {kind}: {problem}",
-                self.version
-            ))
-        })
+        object["kind"] = kind.into();
+        object["apiVersion"] = api_version.into();
+        (self.fit)(object).map_err(|problem| self.not_handled(&problem))
+    }
+
+    /// Why this is no such object.
+    pub(crate) fn not_handled(&self, problem: &str) -> Refusal {
+        let (kind, version) = (self.kind, self.api_version());
+        Refusal::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {problem}"))
     }
 
     pub(super) fn validate(&self, object: &Value) -> Vec<Cause> {
-        let mut causes = Vec::new();
-        let name = text(object, "/metadata/name");
-        let is_namespace = self.kind == "Namespace";
-        if !name.is_empty() && is_namespace && !is_label(name) {
-            causes.push(Cause::invalid("metadata.name", name, LABEL_RULE));
-        } else if !name.is_empty() && !is_subdomain(name) {
-            causes.push(Cause::invalid("metadata.name", name, SUBDOMAIN_RULE));
-        }
-        causes.extend(shape::check_labels(object));
+        let mut causes = metadata::check(object, self.kind == "Namespace");
         causes.extend((self.check)(object));
         causes
     }

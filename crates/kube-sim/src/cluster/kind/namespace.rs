@@ -1,6 +1,8 @@
 //! `v1` Namespace.
 
-use super::{super::text, AGE, Column, NAME, PLAIN, Resource};
+use k8s_openapi::api::core::v1::Namespace;
+
+use super::{super::text, AGE, Column, NAME, PLAIN, Resource, typed};
 
 pub(super) const RESOURCE: Resource = Resource {
     kind: "Namespace",
@@ -16,6 +18,8 @@ pub(super) const RESOURCE: Resource = Resource {
         Column { name: "Status", sort: "string", priority: 0, cell: |object, _| text(object, "/status/phase").into() },
         AGE,
     ],
+    deletes_collections: false,
+    fit: typed::fit::<Namespace>,
     begin: |object| {
         object["status"] = serde_json::json!({"phase": "Active"});
         let name = object["metadata"]["name"].clone();

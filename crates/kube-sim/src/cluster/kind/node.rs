@@ -1,8 +1,9 @@
 //! `v1` Node.
 
+use k8s_openapi::api::core::v1::Node;
 use serde_json::Value;
 
-use super::{super::text, AGE, Column, NAME, PLAIN, Resource};
+use super::{super::text, AGE, Column, NAME, PLAIN, Resource, typed};
 
 pub(super) const RESOURCE: Resource = Resource {
     kind: "Node",
@@ -24,6 +25,7 @@ pub(super) const RESOURCE: Resource = Resource {
             cell: |object, _| text(object, "/status/nodeInfo/kubeletVersion").into(),
         },
     ],
+    fit: typed::fit::<Node>,
     ..PLAIN
 };
 

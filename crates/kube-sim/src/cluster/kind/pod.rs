@@ -2,13 +2,15 @@
 
 mod checks;
 mod columns;
+mod quantities;
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{
     super::json::{default, section},
     super::text,
-    PLAIN, Resource, Shape,
+    PLAIN, Resource, typed,
 };
 
 const GRACE: i64 = 30;
@@ -32,45 +34,10 @@ pub(super) const RESOURCE: Resource = Resource {
         ("status.nominatedNodeName", "/status/nominatedNodeName"),
     ],
     columns: columns::COLUMNS,
-    shape: &[
-        ("spec", Shape::Object),
-        ("status", Shape::Object),
-        ("spec.containers", Shape::Objects),
-        ("spec.initContainers", Shape::Objects),
-        ("spec.volumes", Shape::Objects),
-        ("spec.volumes.*.emptyDir", Shape::Object),
-        ("spec.volumes.*.emptyDir.sizeLimit", Shape::Quantity),
-        ("spec.nodeName", Shape::Text),
-        ("spec.restartPolicy", Shape::Text),
-        ("spec.activeDeadlineSeconds", Shape::Integer),
-        ("spec.terminationGracePeriodSeconds", Shape::Integer),
-        ("spec.nodeSelector", Shape::Texts),
-        ("spec.containers.*.name", Shape::Text),
-        ("spec.containers.*.image", Shape::Text),
-        ("spec.containers.*.command", Shape::List),
-        ("spec.containers.*.args", Shape::List),
-        ("spec.containers.*.workingDir", Shape::Text),
-        ("spec.containers.*.env", Shape::Objects),
-        ("spec.containers.*.env.*.name", Shape::Text),
-        ("spec.containers.*.env.*.value", Shape::Text),
-        ("spec.containers.*.volumeMounts", Shape::Objects),
-        ("spec.containers.*.resources", Shape::Object),
-        ("spec.containers.*.resources.limits", Shape::Quantities),
-        ("spec.containers.*.resources.requests", Shape::Quantities),
-        ("spec.initContainers.*.name", Shape::Text),
-        ("spec.initContainers.*.restartPolicy", Shape::Text),
-        ("spec.initContainers.*.image", Shape::Text),
-        ("spec.initContainers.*.command", Shape::List),
-        ("spec.initContainers.*.args", Shape::List),
-        ("spec.initContainers.*.workingDir", Shape::Text),
-        ("spec.initContainers.*.env", Shape::Objects),
-        ("spec.initContainers.*.env.*.name", Shape::Text),
-        ("spec.initContainers.*.env.*.value", Shape::Text),
-        ("spec.initContainers.*.volumeMounts", Shape::Objects),
-        ("spec.initContainers.*.resources", Shape::Object),
-        ("spec.initContainers.*.resources.limits", Shape::Quantities),
-        ("spec.initContainers.*.resources.requests", Shape::Quantities),
-    ],
+    fit: |pod| {
+        quantities::read(pod)?;
+        typed::fit::<Pod>(pod)
+    },
     complete,
     begin: |pod| {
         let class = quality(pod);
@@ -93,6 +60,9 @@ fn complete(pod: &mut Value) {
         ("enableServiceLinks", true.into()),
     ] {
         default(spec, name, value);
+    }
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|grace| grace < 0) {
+        spec.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
     }
     for list in ["containers", "initContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {

@@ -4,14 +4,21 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::super::{
-    Cause,
-    names::{LABEL_RULE, is_label},
-    text,
+use super::{
+    super::super::{
+        Cause,
+        names::{LABEL_RULE, is_label},
+        text,
+    },
+    quantities,
 };
 use crate::quantity;
 
 const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
+const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
+const VARIABLE_RULE: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const DEADLINE_RULE: &str = "must be between 1 and 2147483647, inclusive";
 const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
      `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
@@ -39,10 +46,6 @@ pub(super) fn check(pod: &Value) -> Vec<Cause> {
     {
         causes.push(Cause::invalid("spec.activeDeadlineSeconds", deadline, DEADLINE_RULE));
     }
-    if let Some(grace) = spec["terminationGracePeriodSeconds"].as_i64().filter(|grace| *grace < 0) {
-        let detail = "must be greater than or equal to 0";
-        causes.push(Cause::invalid("spec.terminationGracePeriodSeconds", grace, detail));
-    }
     causes
 }
 
@@ -50,13 +53,32 @@ fn check_volumes<'a>(spec: &'a Value, causes: &mut Vec<Cause>) -> BTreeSet<&'a s
     let mut names = BTreeSet::new();
     for (index, volume) in items(spec, "volumes").enumerate() {
         let at = format!("spec.volumes[{index}]");
+        check_name(&format!("{at}.name"), text(volume, "/name"), &mut names, causes);
         if quantity::parse(&volume["emptyDir"]["sizeLimit"]).is_some_and(|size| size < 0.) {
             let detail = "SizeLimit field must be a valid resource quantity";
             causes.push(Cause::forbidden(format!("{at}.emptyDir.sizeLimit"), detail));
         }
-        check_name(&format!("{at}.name"), text(volume, "/name"), &mut names, causes);
+        for source in sources(volume).skip(1) {
+            causes.push(Cause::forbidden(format!("{at}.{source}"), "may not specify more than 1 volume type"));
+        }
+        if volume.get("configMap").is_some_and(|map| text(map, "/name").is_empty()) {
+            causes.push(Cause::required(format!("{at}.configMap.name"), ""));
+        }
     }
     names
+}
+
+/// Where a volume's content comes from; the API server looks for an `emptyDir` first.
+fn sources(volume: &Value) -> impl Iterator<Item = &str> {
+    let mut sources: Vec<&str> = volume
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| *name != "name")
+        .collect();
+    sources.sort_by_key(|name| *name != "emptyDir");
+    sources.into_iter()
 }
 
 fn check_container<'a>(
@@ -69,18 +91,14 @@ fn check_container<'a>(
     if text(container, "/image").is_empty() {
         causes.push(Cause::required(format!("{at}.image"), ""));
     }
-    for side in ["limits", "requests"] {
-        for (what, amount) in container["resources"][side].as_object().into_iter().flatten() {
-            if quantity::parse(amount).is_some_and(|amount| amount < 0.) {
-                let amount = amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
-                let detail = "must be greater than or equal to 0";
-                causes.push(Cause::invalid(format!("{at}.resources.{side}[{what}]"), amount, detail));
-            }
-        }
-    }
     for (index, variable) in items(container, "env").enumerate() {
-        if text(variable, "/name").is_empty() {
-            causes.push(Cause::required(format!("{at}.env[{index}].name"), ""));
+        let at = format!("{at}.env[{index}].name");
+        match text(variable, "/name") {
+            "" => causes.push(Cause::required(at, "")),
+            name if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') => {
+                causes.push(Cause::invalid(at, name, VARIABLE_RULE));
+            }
+            _ => {}
         }
     }
     let mut paths = BTreeSet::new();
@@ -99,6 +117,13 @@ fn check_container<'a>(
             _ => {}
         }
     }
+    for (field, known) in [("imagePullPolicy", &PULL_POLICIES[..]), ("terminationMessagePolicy", &MESSAGE_POLICIES)] {
+        let policy = text(container, &format!("/{field}"));
+        if !known.contains(&policy) {
+            causes.push(Cause::unsupported(format!("{at}.{field}"), policy, known));
+        }
+    }
+    quantities::check(at, &container["resources"], causes);
     check_name(&format!("{at}.name"), text(container, "/name"), names, causes);
 }
 
