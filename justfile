@@ -20,10 +20,13 @@ real *arguments:
 demo:
     cargo run --locked -- --demo
 
-# The numbers in the README
+# Decoding, mapping, the journal
 bench *arguments:
     cargo bench --locked -- {{arguments}}
-    benches/latency/run.sh {{arguments}}
+
+# podherald beside other monitors on a real API server: latency, throughput, cold start, readers
+bench-peers *arguments:
+    benches/peers/run.sh {{arguments}}
 
 # Many readers of event streams: deliveries a second, latency, memory a reader
 bench-sse *arguments:

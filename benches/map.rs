@@ -1,7 +1,7 @@
 //! Decode and map: watch frames of pods on one core.
 //!
 //! The frames are those of one pod's life (Pending, Running, Succeeded; about 6 KB each, managedFields included), recorded
-//! from a real API server with `benches/latency/run.sh frames`. They are decoded exactly as kube's watcher does it. Full
+//! from a real API server with `benches/peers/run.sh frames`. They are decoded exactly as kube's watcher does it. Full
 //! `k8s_openapi` pods, decoded in the same rounds, are the yardstick.
 //!
 //! `cargo bench --bench map`, with `-- --tiny` just to see it work.

@@ -19,6 +19,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/env/common.sh
 . "$here/../common.sh"
+# shellcheck source=tests/env/processes.sh
+. "$here/../processes.sh"
 
 [ $# -gt 0 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2; }
 command=$1
@@ -35,63 +37,12 @@ RUN=$(cd "$RUN" && pwd)
 pki=$RUN/pki
 admin=$RUN/admin.kubeconfig
 
-# A pid alone may have been given to a stranger since: its start time tells.
-born() { awk '{ print $22 }' "/proc/$1/stat" 2>/dev/null; }
-alive() {
-  local pid since
-  [ -f "$RUN/pid/$1" ] && read -r pid since < "$RUN/pid/$1" && [ -n "$since" ] && [ "$(born "$pid")" = "$since" ]
-}
-
-# spawn NAME COMMAND...
-spawn() {
-  local name=$1
-  shift
-  ! alive "$name" || return 0
-  setsid "$@" > "$RUN/log/$name.log" 2>&1 < /dev/null &
-  echo "$! $(born $!)" > "$RUN/pid/$name"
-}
-
-# await PROCESS SECONDS COMMAND... : until the command succeeds; a process that died or took too long ends the script
-await() {
-  local name=$1 deadline=$((SECONDS + $2))
-  shift 2
-  until "$@" > /dev/null 2>&1; do
-    alive "$name" || { tail -5 "$RUN/log/$name.log" >&2; die "$name died, see $RUN/log/$name.log"; }
-    [ "$SECONDS" -lt "$deadline" ] || die "$name is not ready in time, see $RUN/log/$name.log"
-    sleep 0.05
-  done
-}
-
 # end PROCESS : TERM, then KILL after 10 seconds. An API server is killed at once: it would wait that long for its watches.
 end() {
-  local pid signal=TERM deadline=$((SECONDS + 10))
-  case $1 in apiserver | second) signal=KILL ;; esac
-  if alive "$1"; then
-    read -r pid _ < "$RUN/pid/$1"
-    kill "-$signal" "$pid" 2>/dev/null || true
-    while alive "$1"; do
-      [ "$SECONDS" -lt "$deadline" ] || kill -9 "$pid" 2>/dev/null || true
-      sleep 0.05
-    done
-  fi
-  rm -f "$RUN/pid/$1"
-}
-
-# Takes ten ports that nobody listens on. The lock stays with etcd, which inherits it: as long as this cluster
-# lives, no other takes the same ports.
-choose_ports() {
-  local base port
-  mkdir -p "$CACHE/ports"
-  for ((base = ${PORT_BASE:-16400}; base < 32000; base += 10)); do
-    exec 9> "$CACHE/ports/$base"
-    flock -n 9 || continue
-    for ((port = base; port < base + 10; port++)); do
-      ! (: < "/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue 2
-    done
-    echo "$base" > "$RUN/port-base"
-    return
-  done
-  die "no ten free ports from ${PORT_BASE:-16400} on"
+  case $1 in
+    apiserver | second) end_by KILL "$1" ;;
+    *) end_by TERM "$1" ;;
+  esac
 }
 
 ports() {
@@ -250,17 +201,6 @@ case $command in
     ports
     compact
     ;;
-  status)
-    for file in "$RUN"/pid/*; do
-      [ -f "$file" ] || continue
-      name=$(basename "$file")
-      if alive "$name"; then
-        read -r pid _ < "$file"
-        echo "$name: pid $pid, $(awk '/VmRSS/ { print int($2 / 1024) }' "/proc/$pid/status") MiB"
-      else
-        echo "$name: dead"
-      fi
-    done
-    ;;
+  status) print_status ;;
   *) die "no command '$command'; there are start, stop, namespace, grant, compact and status" ;;
 esac

@@ -15,6 +15,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math"
 	"math/rand/v2"
@@ -23,12 +24,11 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"podherald/benches/latency/kube"
+	"podherald/benches/peers/kube"
 )
 
 var (
@@ -45,10 +45,6 @@ var (
 	logBytes   = fs.Int("log-bytes", 1024, "log of each pod; -1: 404")
 	sse        = fs.String("sse", "", "firehose URL")
 	raw        = fs.Bool("raw", false, "also watch raw in this process: the floor")
-	idField    = fs.String("id-field", "execution_id", "JSON field of the execution's id")
-	typeField  = fs.String("type-field", "event_type", "JSON field of the event's type")
-	running    = fs.String("running", "execution_running", "types that say running")
-	terminal   = fs.String("terminal", "execution_completed,execution_failed,execution_timeout,completed,failed,timeout", "types (or, in a snapshot, statuses) that say ended")
 	command    = fs.String("cmd", "", "start the monitor with this command and stop it after")
 	cmdLog     = fs.String("cmd-log", os.DevNull, "file for the command's output")
 	ready      = fs.String("ready", "", "URL that answers 200 when the monitor is ready")
@@ -58,13 +54,12 @@ var (
 	conns      = fs.Int("conns", 1000, "sse-fanout: connections")
 	batch      = fs.Int("batch", 200, "sse-fanout: connections opened at a time")
 
-	api                         *kube.API
-	runID                       = fmt.Sprintf("%x", time.Now().UnixMilli()&0xffffffff)
-	ids                         []string
-	podsPath                    string
-	runningTypes, terminalTypes []string
-	connected                   atomic.Bool
-	child                       *os.Process // the monitor that -cmd started
+	api       *kube.API
+	runID     = fmt.Sprintf("%x", time.Now().UnixMilli()&0xffffffff)
+	ids       []string
+	podsPath  string
+	connected atomic.Bool
+	child     *os.Process // the monitor that -cmd started
 )
 
 func main() {
@@ -72,7 +67,6 @@ func main() {
 		log.Fatal("load latency|cold|sse-fanout|blast|frames [flags]; -h")
 	}
 	fs.Parse(os.Args[2:])
-	runningTypes, terminalTypes = strings.Split(*running, ","), strings.Split(*terminal, ",")
 	podsPath = "/api/v1/namespaces/" + *ns + "/pods"
 	var err error
 	api, err = kube.Open(*kubeconfig, true)
@@ -215,7 +209,6 @@ func fanout(ctx context.Context) {
 	u, err := url.Parse(*sse)
 	check(err)
 	var events, open atomic.Int64
-	marker := []byte(`"` + *typeField + `"`)
 	idle := proc(*pid)
 	for opened := 0; opened < *conns; opened += *batch {
 		each(min(*batch, *conns-opened), *batch, func(int) {
@@ -228,15 +221,7 @@ func fanout(ctx context.Context) {
 			open.Add(1)
 			go func() {
 				defer open.Add(-1)
-				b := make([]byte, 8192)
-				for have := 0; ; {
-					k, err := res.Body.Read(b[have:])
-					if err != nil {
-						return
-					}
-					events.Add(int64(bytes.Count(b[:have+k], marker)))
-					have = copy(b, b[max(0, have+k-len(marker)+1):have+k])
-				}
+				countEvents(res.Body, &events)
 			}()
 		})
 	}
@@ -265,6 +250,26 @@ func fanout(ctx context.Context) {
 		out["kib_per_conn_after"] = round((loaded["rss_mib"] - idle["rss_mib"]) * 1024 / float64(*conns))
 	}
 	emit(out)
+}
+
+// countEvents counts what tells of a write, whole lines at a time, until the stream ends.
+func countEvents(stream io.Reader, events *atomic.Int64) {
+	buffer, have := make([]byte, 8192), 0
+	for {
+		if have == len(buffer) { // a line longer than that
+			buffer = append(buffer, make([]byte, len(buffer))...)
+		}
+		k, err := stream.Read(buffer[have:])
+		if err != nil {
+			return
+		}
+		have += k
+		whole := bytes.LastIndexByte(buffer[:have], '\n') + 1
+		for kind := range eventTypes {
+			events.Add(int64(bytes.Count(buffer[:whole], []byte(`"`+kind+`"`))))
+		}
+		have = copy(buffer, buffer[whole:have])
+	}
 }
 
 func result(mode string) map[string]any {

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -15,12 +17,15 @@ import (
 	"time"
 )
 
+const protobuf = "application/vnd.kubernetes.protobuf"
+
 // blast measures the monitor alone. The watch frames of two pods (one succeeds, one fails) are recorded from the real API
-// server and replayed for N pods by a stub API server as fast as the monitor takes them: ids, uids and versions are
-// replaced by others of the same length.
+// server, as JSON and as protobuf, and replayed for N pods by a stub API server as fast as the monitor takes them. Ids and
+// uids are replaced by others of the same length. Versions grow, as they do in a cluster; but in protobuf they keep their
+// length too, so that the lengths around them stay true, and begin again when that is used up.
 func blast(ctx context.Context) {
 	prepare(ctx, 0)
-	rec := record(ctx)
+	plain, coded := record(ctx, false), record(ctx, true)
 	var streams atomic.Int64
 	var sent, bytesOut atomic.Int64
 	goes := make(chan struct{})
@@ -36,7 +41,12 @@ func blast(ctx context.Context) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Write([]byte(`{"major":"1","minor":"34","gitVersion":"v1.34.4","platform":"linux/amd64"}`))
 		case watch && pods:
+			rec := plain
 			w.Header().Set("Content-Type", "application/json")
+			if strings.HasPrefix(r.Header.Get("Accept"), protobuf) {
+				rec = coded
+				w.Header().Set("Content-Type", protobuf+";stream=watch")
+			}
 			rec.once.Do(rec.render)
 			w.Write(rec.added)
 			if r.URL.Query().Get("sendInitialEvents") == "true" {
@@ -107,6 +117,7 @@ func blast(ctx context.Context) {
 }
 
 type recording struct {
+	proto                    bool
 	once                     sync.Once
 	frames                   [][]byte // bookmark, then added, running, ended of the pod that succeeds, then of the one that fails
 	ids, uids, rvs           []string // by frame
@@ -114,20 +125,28 @@ type recording struct {
 }
 
 // record watches two pods of its own through their life.
-func record(ctx context.Context) *recording {
-	rec, model := &recording{}, [2]string{runID + "-m0001", runID + "-n0001"}
-	r, err := api.Request(ctx, "GET", podsPath+"?watch=1&labelSelector=execution-id+in+("+model[0]+","+model[1]+
-		")&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", nil)
-	check(err)
-	res, err := api.C.Do(r)
-	check(err)
-	must("watch: "+res.Status, res.StatusCode == 200)
-	stream := bufio.NewReader(res.Body)
-	next := func() {
-		frame, err := stream.ReadBytes('\n')
+func record(ctx context.Context, proto bool) *recording {
+	rec := &recording{proto: proto}
+	mark := map[bool]string{false: "j", true: "p"}[proto]
+	model := [2]string{runID + "-m000" + mark, runID + "-n000" + mark}
+	plain, coded := watchModel(ctx, model, "application/json"), (*bufio.Reader)(nil)
+	if proto {
+		coded = watchModel(ctx, model, protobuf+";stream=watch")
+	}
+	next := func() { // the JSON tells the ids; the other stream has the same frames in the same order
+		line, err := plain.ReadBytes('\n')
 		check(err)
+		frame := line
+		if proto {
+			frame = make([]byte, 4)
+			_, err = io.ReadFull(coded, frame)
+			check(err)
+			frame = append(frame, make([]byte, binary.BigEndian.Uint32(frame))...)
+			_, err = io.ReadFull(coded, frame[4:])
+			check(err)
+		}
 		cut := func(key string) string {
-			_, s, _ := strings.Cut(string(frame), key)
+			_, s, _ := strings.Cut(string(line), key)
 			s, _, _ = strings.Cut(s, `"`)
 			return s
 		}
@@ -149,10 +168,21 @@ func record(ctx context.Context) *recording {
 	return rec
 }
 
+func watchModel(ctx context.Context, model [2]string, accept string) *bufio.Reader {
+	r, err := api.Request(ctx, "GET", podsPath+"?watch=1&labelSelector=execution-id+in+("+model[0]+","+model[1]+
+		")&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", nil)
+	check(err)
+	r.Header.Set("Accept", accept)
+	res, err := api.C.Do(r)
+	check(err)
+	must("watch: "+res.Status, res.StatusCode == 200)
+	return bufio.NewReader(res.Body)
+}
+
 // frames prints the three watch frames of a pod that succeeds, as the API server sends them: a fixture for other benches.
 func frames(ctx context.Context) {
 	prepare(ctx, 0)
-	os.Stdout.Write(bytes.Join(record(ctx).frames[1:4], nil))
+	os.Stdout.Write(bytes.Join(record(ctx, false).frames[1:4], nil))
 }
 
 // render makes all frames: every pod added; then, a hundred at a time, running and ended.
@@ -174,8 +204,11 @@ func (rec *recording) render() {
 		}
 		b := bytes.ReplaceAll(rec.frames[f], []byte(rec.ids[f]), []byte(ids[pod]))
 		b = bytes.ReplaceAll(b, []byte(rec.uids[f]), fmt.Appendf(nil, "%08x-0000-4000-8000-%012x", pod, len(ids)))
-		rv := fmt.Sprint(base + k%(limit-base))
-		mark := `"resourceVersion":"`
+		rv, mark := fmt.Sprint(base+k), `"resourceVersion":"`
+		if rec.proto {
+			rv = fmt.Sprint(base + k%(limit-base))
+			mark = "\x32" + string(rune(len(rv))) // the field's tag, and the length of what follows
+		}
 		*out = append(*out, bytes.Replace(b, []byte(mark+rec.rvs[f]), []byte(mark+rv), 1)...)
 	}
 	rec.bookmark = rec.frames[0]

@@ -16,11 +16,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"podherald/benches/latency/kube"
+	"podherald/benches/peers/kube"
 )
 
 // step is one status write and when it was seen; times are nanoseconds since the start of this process, 0 = not yet.
 type step struct{ sent, acked, sse, raw atomic.Int64 }
+
+// eventTypes are those that tell of a status write, and whether they say that the pod has ended.
+var eventTypes = map[string]bool{"execution_running": false, "execution_completed": true, "execution_failed": true, "execution_timeout": true}
+
+// statuses are how a snapshot says the same of an execution that has ended.
+var statuses = map[string]string{"completed": "execution_completed", "failed": "execution_failed", "timeout": "execution_timeout"}
 
 var (
 	start = time.Now()
@@ -60,7 +66,7 @@ func see(id string, kind int, failed bool, t int64, raw bool) {
 
 // follow reads the firehose; times are taken on reading, decoding is another goroutine's.
 func follow(ctx context.Context, url string) {
-	idKey, typeKey := []byte(`"`+*idField+`":`), []byte(`"`+*typeField+`":`)
+	idKey, typeKey := []byte(`"execution_id":`), []byte(`"event_type":`)
 	type msg struct {
 		t    int64
 		data []byte
@@ -70,11 +76,8 @@ func follow(ctx context.Context, url string) {
 		for m := range queue {
 			id, one := only(m.data, idKey)
 			kind, two := only(m.data, typeKey)
-			if one && two && slices.Contains(runningTypes, kind) { // the quick way for one plain event
-				see(id, 0, false, m.t, false)
-				continue
-			} else if one && two && slices.Contains(terminalTypes, kind) {
-				see(id, 1, !strings.Contains(kind, "completed"), m.t, false)
+			if _, known := eventTypes[kind]; one && two && known { // the quick way for one plain event
+				seeEvent(id, kind, m.t)
 				continue
 			}
 			var v any
@@ -144,20 +147,27 @@ func visit(v any, t int64) {
 			visit(x, t)
 		}
 	case map[string]any:
-		id, _ := v[*idField].(string)
-		kind, _ := v[*typeField].(string)
+		id, _ := v["execution_id"].(string)
+		kind, _ := v["event_type"].(string)
 		if kind == "" {
-			kind, _ = v["status"].(string)
+			status, _ := v["status"].(string)
+			kind = statuses[status]
 		}
-		if id != "" && slices.Contains(runningTypes, kind) {
-			see(id, 0, false, t, false)
-		} else if id != "" && slices.Contains(terminalTypes, kind) {
-			see(id, 1, !strings.Contains(kind, "completed"), t, false)
-		} else {
-			for _, x := range v {
-				visit(x, t)
-			}
+		if _, known := eventTypes[kind]; known && id != "" {
+			seeEvent(id, kind, t)
+			return
 		}
+		for _, x := range v {
+			visit(x, t)
+		}
+	}
+}
+
+func seeEvent(id, kind string, t int64) {
+	if eventTypes[kind] {
+		see(id, 1, kind != "execution_completed", t, false)
+	} else {
+		see(id, 0, false, t, false)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	"podherald/benches/latency/kube"
+	"podherald/benches/peers/kube"
 )
 
 var types = map[string]string{"Running": "execution_running", "Succeeded": "execution_completed", "Failed": "execution_failed"}
