@@ -134,23 +134,31 @@ func record(ctx context.Context, proto bool) *recording {
 		coded = watchModel(ctx, model, protobuf+";stream=watch")
 	}
 	next := func() { // the JSON tells the ids; the other stream has the same frames in the same order
-		line, err := plain.ReadBytes('\n')
-		check(err)
-		frame := line
+		// The first frame is the bookmark that ends the list; the server sends more of them, whenever it likes.
+		skips := len(rec.frames) > 0
+		line := frame(skips, func() []byte {
+			line, err := plain.ReadBytes('\n')
+			check(err)
+			return line
+		})
+		recorded := line
 		if proto {
-			frame = make([]byte, 4)
-			_, err = io.ReadFull(coded, frame)
-			check(err)
-			frame = append(frame, make([]byte, binary.BigEndian.Uint32(frame))...)
-			_, err = io.ReadFull(coded, frame[4:])
-			check(err)
+			recorded = frame(skips, func() []byte {
+				head := make([]byte, 4)
+				_, err := io.ReadFull(coded, head)
+				check(err)
+				whole := append(head, make([]byte, binary.BigEndian.Uint32(head))...)
+				_, err = io.ReadFull(coded, whole[4:])
+				check(err)
+				return whole
+			})
 		}
 		cut := func(key string) string {
 			_, s, _ := strings.Cut(string(line), key)
 			s, _, _ = strings.Cut(s, `"`)
 			return s
 		}
-		rec.frames, rec.ids = append(rec.frames, frame), append(rec.ids, cut(`"execution-id":"`))
+		rec.frames, rec.ids = append(rec.frames, recorded), append(rec.ids, cut(`"execution-id":"`))
 		rec.uids, rec.rvs = append(rec.uids, cut(`"uid":"`)), append(rec.rvs, cut(`"resourceVersion":"`))
 	}
 	next()
@@ -166,6 +174,16 @@ func record(ctx context.Context, proto bool) *recording {
 		check(api.Do(ctx, "DELETE", podsPath+"/executor-"+id, jsonT, []byte(`{"gracePeriodSeconds":0}`)))
 	}
 	return rec
+}
+
+// frame reads the next frame, in either encoding; bookmarks are passed over if asked to.
+func frame(skipsBookmarks bool, read func() []byte) []byte {
+	for {
+		next := read()
+		if !skipsBookmarks || !bytes.Contains(next[:min(len(next), 64)], []byte("BOOKMARK")) {
+			return next
+		}
+	}
 }
 
 func watchModel(ctx context.Context, model [2]string, accept string) *bufio.Reader {
