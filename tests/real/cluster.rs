@@ -71,10 +71,13 @@ impl Cluster {
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.admin.clone());
         namespaces.create(&PostParams::default(), &namespace).await.unwrap();
-        // No pod is admitted without it, and the controller that would make it does not run here.
+        // No pod is admitted without it, and the controller that would make it may not run here, or be faster.
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let accounts = Api::namespaced(self.admin.clone(), &name);
-        accounts.create(&PostParams::default(), &account).await.unwrap();
+        match accounts.create(&PostParams::default(), &account).await {
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+            created => drop(created.unwrap()),
+        }
         Namespace { cluster: self, pods: Api::namespaced(self.admin.clone(), &name), name }
     }
 }
