@@ -1,4 +1,4 @@
-//! A real API server whose pods KWOK plays, started by `tests/env/k8s/cluster.sh`.
+//! A real API server whose pods KWOK plays or a real node runs, started by `tests/env/k8s/cluster.sh`.
 
 use std::{
     collections::BTreeMap,
@@ -11,11 +11,12 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::herald::LIMIT;
 
@@ -91,6 +92,26 @@ impl Drop for Cluster {
     }
 }
 
+/// The real node of the shared cluster. One test at a time has it: some break it.
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Node {
+    /// The node with a fresh kubelet, which begins a log anew when it is larger than this.
+    pub(crate) async fn start(log_max_size: &str) -> Self {
+        static NODE: Mutex<()> = Mutex::const_new(());
+        let alone = NODE.lock().await;
+        let cluster = Cluster::shared().await;
+        cluster.script(&["stop", "kubelet"]).await;
+        let mut start = tokio::process::Command::from(command(&cluster.run, &["start", "kubelet"]));
+        let status = start.env("KUBELET_LOG_MAX_SIZE", log_max_size).status().await.unwrap();
+        assert!(status.success(), "there is no real node");
+        Self { cluster, _alone: alone }
+    }
+}
+
 /// A pod for KWOK to play.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Play {
@@ -126,6 +147,16 @@ pub(crate) struct Namespace<'a> {
 }
 
 impl Namespace<'_> {
+    /// An id that no other namespace's execution has.
+    pub(crate) fn id(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    /// Takes all its pods away.
+    pub(crate) async fn clear(&self) {
+        self.pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await.unwrap();
+    }
+
     /// Makes pod `executor-<id>` of execution `id`.
     pub(crate) async fn create(&self, id: &str, play: &Play) {
         self.create_named(&format!("executor-{id}"), id, play).await;
