@@ -1,5 +1,5 @@
 //! Keeps what a kubelet showed of a pod as a case for the suite `it`: the frames of its watch, its log, and the events that
-//! they must yield. `PODHERALD_RECORD=DIRECTORY` records; `tests/fixtures/real` was made so.
+//! they must yield. `PODHERALD_RECORD=DIRECTORY` records; `just record-real` has made `tests/fixtures/real` so.
 
 use std::{cell::RefCell, fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::case::Case;
+use super::case::{Case, Prints};
 use crate::herald::ends;
 
 /// A log larger than this is left out, and its case with it.
@@ -75,7 +75,7 @@ impl Recorder {
         let required: Vec<_> = events
             .iter()
             .map(|event| {
-                let fields = if ends(event) { case.fields.clone() } else { json!({}) };
+                let fields = if ends(event) { terminal_fields(case) } else { json!({}) };
                 json!({"event_type": event["event_type"], "fields": fields})
             })
             .collect();
@@ -97,6 +97,14 @@ impl Recorder {
         fs::create_dir_all(directory).unwrap();
         fs::write(directory.join(format!("{}.json", case.name)), text.replace("{\"op\"", "\n{\"op\"") + "\n").unwrap();
     }
+}
+
+fn terminal_fields(case: &Case) -> Value {
+    let mut fields = case.fields.clone();
+    if let Prints::All(bytes) = &case.prints {
+        fields["stdout"] = String::from_utf8_lossy(bytes).into();
+    }
+    fields
 }
 
 /// The pod without what decides nothing: who wrote it, and most of its spec.
