@@ -131,6 +131,34 @@ async fn a_finalizer_keeps_the_log_of_a_pod_that_had_ended_and_loses_that_of_one
     }
 }
 
+#[tokio::test]
+async fn a_log_that_the_kubelet_has_begun_anew_is_partial_to_whoever_followed_it() {
+    let node = Node::start("64Ki").await;
+    let namespace = node.cluster.namespace().await;
+    let (data, data_of_follower) = (tempdir().unwrap(), tempdir().unwrap());
+    let herald = start(&node, &namespace, &data, &[("PODHERALD_LOGS__FOLLOW", "never")]).await;
+    let follower = start(&node, &namespace, &data_of_follower, &[("PODHERALD_LOGS__FOLLOW", "all")]).await;
+    let shared = tempdir().unwrap();
+    let script = "
+        echo first; yes before | head -c 6993; until [ -e /shared/followed ]; do sleep 0.1; done
+        yes before | head -c 140000; until [ -e /shared/anew ]; do sleep 0.1; done; echo after";
+    let case = Case::new("begun-anew", sharing(&shared, script));
+    make(&namespace, &case).await;
+    let id = namespace.id(case.name);
+    until(async || follower.counter("podherald_live_bytes_total").await == 6999).await;
+    std::fs::write(shared.path().join("followed"), "").unwrap();
+    until(async || log(&namespace, &id).await.is_some_and(|log| !log.starts_with("first"))).await;
+    std::fs::write(shared.path().join("anew"), "").unwrap();
+
+    // T66: to whoever did not follow it, nothing tells.
+    for (herald, verdict) in [(&herald, "complete"), (&follower, "partial")] {
+        let execution = herald.ended(&id).await;
+        let stdout = execution["stdout"].as_str().unwrap();
+        assert!(stdout.ends_with("after\n") && !stdout.contains("first"), "{execution}");
+        assert_eq!(execution["output"]["stdout"]["verdict"], verdict, "{execution}");
+    }
+}
+
 async fn start(node: &Node, namespace: &Namespace<'_>, data: &TempDir, more: &[(&str, &str)]) -> Herald {
     let settings = [
         ("PODHERALD_KUBE__NAMESPACES", namespace.name.as_str()),
