@@ -10,19 +10,17 @@ command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolch
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/podherald-real.XXXXXX")
 cluster=$PWD/tests/env/k8s/cluster.sh
-starting=
 stop_clusters() { # the tests' own too
-  local run
+  local run starting
+  if starting=$(cat "$dir/starting" 2>/dev/null); then # or it would start more behind our back
+    kill -- "-$starting" 2>/dev/null || true
+  fi
   for run in "$dir"/*/; do
     [ ! -d "$run/pid" ] || RUN=$run "$cluster" stop || true
   done
 }
 stop() {
   local status=$?
-  if [ -n "$starting" ]; then # or it would start more behind our back
-    kill -- "-$starting" 2>/dev/null || true
-    wait "$starting" 2>/dev/null || true
-  fi
   stop_clusters
   if [ "$status" = 0 ]; then rm -rf "$dir"; else echo "logs are in $dir" >&2; fi
 }
@@ -48,11 +46,13 @@ set -m # a process group of its own, to be ended as a whole
 RUN=$dir/shared start > /dev/null &
 starting=$!
 set +m
+echo "$starting" > "$dir/starting"
 # The binary that the crash test kills; a shipped one has no crash points.
 cargo build --locked --features crash-points --bin podherald
 cp "${CARGO_TARGET_DIR:-target}/debug/podherald" "$dir/podherald-with-crash-points"
 cargo test --locked --test real --no-run
 wait "$starting"
+rm "$dir/starting"
 
 TMPDIR=$dir \
   PODHERALD_REAL_CLUSTER=$cluster \
