@@ -16,6 +16,10 @@ check:
 real *arguments:
     tests/real.sh {{arguments}}
 
+# Records tests/fixtures/real anew: what a real kubelet shows of pods, and what podherald is to tell of them
+record-real:
+    PODHERALD_RECORD=$PWD/tests/fixtures/real tests/real.sh node::every_end
+
 # podherald on its embedded cluster, with example pods
 demo:
     cargo run --locked -- --demo

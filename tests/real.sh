@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts a real API server and KWOK, runs the suite tests/real against them under podherald's own role, stops everything.
+# Starts a real API server and KWOK (a test adds a real node, which needs root), runs the suite tests/real against them under podherald's own role, stops everything.
 # What is missing is built or installed; what then still is fails the run. Arguments go to the test binary, for instance a
 # test's name.
 set -euo pipefail
@@ -10,20 +10,26 @@ command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolch
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/podherald-real.XXXXXX")
 cluster=$PWD/tests/env/k8s/cluster.sh
-starting=
-stop() {
-  local status=$? run
-  if [ -n "$starting" ]; then # or it would start more behind our back
+stop_clusters() { # the tests' own too
+  local run starting
+  if starting=$(cat "$dir/starting" 2>/dev/null); then # or it would start more behind our back
     kill -- "-$starting" 2>/dev/null || true
-    wait "$starting" 2>/dev/null || true
   fi
-  for run in "$dir"/*/; do # the tests' own clusters too
+  for run in "$dir"/*/; do
     [ ! -d "$run/pid" ] || RUN=$run "$cluster" stop || true
   done
+}
+stop() {
+  local status=$?
+  stop_clusters
   if [ "$status" = 0 ]; then rm -rf "$dir"; else echo "logs are in $dir" >&2; fi
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
+# After a kill -9 of this script nobody else would stop them.
+export -f stop_clusters
+# shellcheck disable=SC2016
+dir=$dir cluster=$cluster setsid bash -c 'tail --pid="$1" -f /dev/null; stop_clusters' guard $$ > /dev/null 2>&1 &
 
 # An API server that has been started anew remembers nothing from before, and with what etcd has forgotten version 1 is
 # too old for it altogether: for a watch, a list and the pages of one.
@@ -40,11 +46,13 @@ set -m # a process group of its own, to be ended as a whole
 RUN=$dir/shared start > /dev/null &
 starting=$!
 set +m
+echo "$starting" > "$dir/starting"
 # The binary that the crash test kills; a shipped one has no crash points.
 cargo build --locked --features crash-points --bin podherald
 cp "${CARGO_TARGET_DIR:-target}/debug/podherald" "$dir/podherald-with-crash-points"
 cargo test --locked --test real --no-run
 wait "$starting"
+rm "$dir/starting"
 
 TMPDIR=$dir \
   PODHERALD_REAL_CLUSTER=$cluster \

@@ -12,14 +12,16 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, api::LogParams, client::Body, core::Request};
 use podherald_core::output::{ProgressLine, ProgressScanner};
-use sha2::{Digest, Sha256};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::api::Backoff;
+use super::{
+    api::Backoff,
+    beginning::{self, Beginning, Comparison},
+};
 use crate::{live_output::Tap, output_store, wording};
 
 /// Between an end and the next look whether there is more.
@@ -51,8 +53,9 @@ pub(super) struct Heard {
 /// What is known of the log so far.
 struct Follow {
     tap: Tap,
-    taken: u64,
-    digest: Sha256,
+    taken: Beginning,
+    /// The same until the log is begun anew.
+    first: Option<beginning::Shared>,
     scanner: ProgressScanner,
     /// Not told yet.
     line: Option<ProgressLine>,
@@ -69,18 +72,19 @@ enum Ended {
     Unwanted,
 }
 
-/// Follows until `over` is cancelled and all has come, or until nobody watches.
+/// Follows until `over` is cancelled and all has come, or until nobody watches. `first` learns how the log began.
 pub(super) async fn follow(
     client: &kube::Client,
     job: &Job,
     tap: Tap,
+    first: beginning::Shared,
     heard: mpsc::Sender<Heard>,
     over: CancellationToken,
 ) {
     let mut follow = Follow {
         tap,
-        taken: 0,
-        digest: Sha256::new(),
+        taken: Beginning::default(),
+        first: Some(first),
         scanner: ProgressScanner::default(),
         line: None,
         told_at: None,
@@ -144,9 +148,7 @@ impl Follow {
     /// One request, from the log's first byte: only so is it certain where one is.
     async fn read(&mut self, client: &kube::Client, job: &Job, heard: &mpsc::Sender<Heard>) -> Result<Ended, Trouble> {
         let mut body = open(client, job).await?;
-        let known = self.taken;
-        let mut skipped = 0;
-        let mut digest = Sha256::new();
+        let mut known = Comparison::new(self.taken.clone());
         loop {
             let frame = match timeout(PROGRESS_PAUSE, body.frame()).await {
                 Ok(Some(frame)) => frame.map_err(|error| Trouble::Log(wording::of(&error)))?,
@@ -160,21 +162,18 @@ impl Follow {
                 }
             };
             let Ok(mut bytes) = frame.into_data() else { continue };
-            if skipped < known {
-                let again = usize::try_from(known - skipped).map_or(bytes.len(), |left| left.min(bytes.len()));
-                digest.update(bytes.split_to(again));
-                skipped += again as u64;
-                if skipped == known && digest.clone().finalize() != self.digest.clone().finalize() {
+            if !known.is_over() {
+                known.push(&mut bytes);
+                if known.is_over() && !known.fits() {
                     return self.begin_anew().await;
                 }
             }
             if !bytes.is_empty() {
                 self.take(bytes).await?;
-                skipped = self.taken;
                 self.tell(job, heard);
             }
         }
-        if skipped < known {
+        if !known.is_over() {
             return self.begin_anew().await;
         }
         self.tell(job, heard);
@@ -182,15 +181,17 @@ impl Follow {
     }
 
     async fn take(&mut self, bytes: Bytes) -> Result<(), Trouble> {
-        self.taken += bytes.len() as u64;
-        self.digest.update(&bytes);
+        self.taken.push(&bytes);
+        if let Some(first) = &self.first {
+            first.push(&bytes);
+        }
         self.line = self.scanner.push(&bytes).or(self.line.take());
         Ok(self.tap.append(bytes).await?)
     }
 
     async fn begin_anew(&mut self) -> Result<Ended, Trouble> {
         self.tap.begin(self.tap.run() + 1).await?;
-        (self.taken, self.digest, self.scanner) = (0, Sha256::new(), ProgressScanner::default());
+        (self.taken, self.first, self.scanner) = (Beginning::default(), None, ProgressScanner::default());
         Ok(Ended::BegunAnew)
     }
 

@@ -6,6 +6,7 @@
 //! durable, and a pod is forgotten only after its last event is.
 
 pub mod api;
+pub mod beginning;
 pub mod collector;
 mod follow;
 pub mod index;
@@ -40,6 +41,7 @@ use crate::{
 };
 
 use self::{
+    beginning::Beginning,
     collector::{Collector, Job},
     follow::Heard,
     index::Index,
@@ -101,8 +103,8 @@ pub struct Monitor {
     resolutions: JoinSet<(String, Answer)>,
     live: LiveOutputs,
     follows: JoinSet<String>,
-    /// By uid: cancelled when the attempt is over.
-    followed: HashMap<String, CancellationToken>,
+    /// By uid.
+    followed: HashMap<String, Followed>,
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Watches whose first list is in.
     listed: HashSet<usize>,
@@ -245,7 +247,10 @@ impl Monitor {
     fn collect(&mut self, uid: &str) {
         let Some(tracked) = self.index.get_mut(uid) else { return };
         let Some(ending) = &tracked.evidence.ending else { return };
-        let job = job(&tracked.evidence, ending, Instant::now() + self.options.log_deadline);
+        // The log of a later run begins otherwise by right.
+        let followed = self.followed.get(uid).filter(|_| tracked.evidence.restart_count == 0);
+        let beginning = followed.map(|followed| followed.beginning.get());
+        let job = job(&tracked.evidence, ending, beginning, Instant::now() + self.options.log_deadline);
         let (collector, uid) = (self.collector.clone(), uid.to_owned());
         self.collections.spawn(async move {
             crash::at(crash::Point::Collect);
@@ -290,11 +295,11 @@ impl Monitor {
             uid: uid.to_owned(),
             container: container.to_owned(),
         };
-        let over = CancellationToken::new();
-        self.followed.insert(uid.to_owned(), over.clone());
+        let Followed { over, beginning } = Followed::default();
+        self.followed.insert(uid.to_owned(), Followed { over: over.clone(), beginning: beginning.clone() });
         let (client, heard) = (self.client.clone(), self.heard.0.clone());
         self.follows.spawn(async move {
-            follow::follow(&client, &job, tap, heard, over).await;
+            follow::follow(&client, &job, tap, beginning, heard, over).await;
             job.uid
         });
     }
@@ -303,7 +308,7 @@ impl Monitor {
         match uid {
             Some(uid) => drop(self.followed.remove(&uid)),
             // One that failed did not say which it was.
-            None => self.followed.retain(|_, over| !over.is_cancelled()),
+            None => self.followed.retain(|_, followed| !followed.over.is_cancelled()),
         }
     }
 
@@ -325,7 +330,15 @@ impl Monitor {
     }
 }
 
-fn job(evidence: &Evidence, ending: &Ending, deadline: Instant) -> Job {
+/// A log that is followed.
+#[derive(Default)]
+struct Followed {
+    /// Cancelled when the attempt is over.
+    over: CancellationToken,
+    beginning: beginning::Shared,
+}
+
+fn job(evidence: &Evidence, ending: &Ending, beginning: Option<Beginning>, deadline: Instant) -> Job {
     Job {
         namespace: evidence.namespace.clone(),
         pod: evidence.name.clone(),
@@ -336,6 +349,7 @@ fn job(evidence: &Evidence, ending: &Ending, deadline: Instant) -> Job {
         container: ending.container.clone(),
         gone: evidence.gone.is_some(),
         termination_message: ending.message.clone(),
+        beginning: beginning.filter(Beginning::is_telling),
         deadline,
     }
 }

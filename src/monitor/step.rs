@@ -286,8 +286,8 @@ impl Monitor {
             outcome.collect.push(uid.to_owned());
         }
         if tracked.evidence.terminal.is_some() {
-            if let Some(over) = self.followed.get(uid) {
-                over.cancel();
+            if let Some(followed) = self.followed.get(uid) {
+                followed.over.cancel();
             }
         } else if tracked.evidence.running_container().is_some() && !self.followed.contains_key(uid) {
             outcome.running.push(uid.to_owned());

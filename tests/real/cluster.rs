@@ -1,4 +1,4 @@
-//! A real API server whose pods KWOK plays, started by `tests/env/k8s/cluster.sh`.
+//! A real API server whose pods KWOK plays or a real node runs, started by `tests/env/k8s/cluster.sh`.
 
 use std::{
     collections::BTreeMap,
@@ -11,11 +11,12 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::herald::LIMIT;
 
@@ -71,10 +72,13 @@ impl Cluster {
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.admin.clone());
         namespaces.create(&PostParams::default(), &namespace).await.unwrap();
-        // No pod is admitted without it, and the controller that would make it does not run here.
+        // No pod is admitted without it, and the controller that would make it may not run here, or be faster.
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let accounts = Api::namespaced(self.admin.clone(), &name);
-        accounts.create(&PostParams::default(), &account).await.unwrap();
+        match accounts.create(&PostParams::default(), &account).await {
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+            created => drop(created.unwrap()),
+        }
         Namespace { cluster: self, pods: Api::namespaced(self.admin.clone(), &name), name }
     }
 }
@@ -85,6 +89,26 @@ impl Drop for Cluster {
             let status = command(&self.run, &["stop"]).status().unwrap();
             assert!(status.success() || std::thread::panicking(), "a test's cluster did not stop");
         }
+    }
+}
+
+/// The real node of the shared cluster. One test at a time has it: some break it.
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Node {
+    /// The node with a fresh kubelet, which begins a log anew when it is larger than this.
+    pub(crate) async fn start(log_max_size: &str) -> Self {
+        static NODE: Mutex<()> = Mutex::const_new(());
+        let alone = NODE.lock().await;
+        let cluster = Cluster::shared().await;
+        cluster.script(&["stop", "kubelet"]).await;
+        let mut start = tokio::process::Command::from(command(&cluster.run, &["start", "kubelet"]));
+        let status = start.env("KUBELET_LOG_MAX_SIZE", log_max_size).status().await.unwrap();
+        assert!(status.success(), "there is no real node");
+        Self { cluster, _alone: alone }
     }
 }
 
@@ -123,6 +147,16 @@ pub(crate) struct Namespace<'a> {
 }
 
 impl Namespace<'_> {
+    /// An id that no other namespace's execution has.
+    pub(crate) fn id(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    /// Takes all its pods away.
+    pub(crate) async fn clear(&self) {
+        self.pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await.unwrap();
+    }
+
     /// Makes pod `executor-<id>` of execution `id`.
     pub(crate) async fn create(&self, id: &str, play: &Play) {
         self.create_named(&format!("executor-{id}"), id, play).await;

@@ -29,7 +29,7 @@ use tokio::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that has no way to call.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// A running podherald. It is killed when dropped.
 pub(crate) struct Herald {

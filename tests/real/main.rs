@@ -1,4 +1,4 @@
-//! podherald, the program, beside a real API server and KWOK, under its own role.
+//! podherald, the program, beside a real API server, KWOK and a real node, under its own role.
 //!
 //! `tests/real.sh` starts what is needed and runs this. Without it every test fails: nothing passes by being skipped.
 
@@ -12,4 +12,5 @@ mod full_disk;
 mod herald;
 mod lives;
 mod load;
+mod node;
 mod outages;

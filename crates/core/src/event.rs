@@ -508,7 +508,7 @@ pub enum Verdict {
     Complete,
     /// All was read, the middle was not kept.
     Truncated,
-    /// The read broke off.
+    /// A part is missing: the read broke off, or the log had been begun anew.
     Partial,
     /// Nothing could be read.
     #[default]

@@ -44,7 +44,7 @@ impl Metrics {
         let logs = registry.sub_registry_with_prefix("logs");
         logs.register("retries", "Reads of a log that were tried again, by reason", self.retries.clone());
         logs.register("lost", "Logs of which nothing could be read, by reason", self.lost.clone());
-        logs.register("partial", "Logs that could not be read to their end", self.partial.clone());
+        logs.register("partial", "Logs of which a part could not be read", self.partial.clone());
         logs.register("truncated", "Outputs larger than logs.max_bytes", self.truncated.clone());
         logs.register("not_stored", "Outputs that could not be written to the disk", self.not_stored.clone());
         logs.register("collect_seconds", "From the decision to the durable output", self.seconds.clone());

@@ -15,6 +15,7 @@ use podherald_core::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::beginning::Beginning;
 use crate::output_store::{OutputStore, Writer};
 use backoff::Backoff;
 pub use metrics::Metrics;
@@ -59,6 +60,8 @@ pub struct Job {
     pub gone: bool,
     /// `terminated.message` of the container.
     pub termination_message: Option<String>,
+    /// How the log began, where it was followed from there.
+    pub beginning: Option<Beginning>,
     /// When the event goes out with what there is.
     pub deadline: Instant,
 }
@@ -127,9 +130,11 @@ impl Collector {
         let trouble = loop {
             let mut reading = Reading::new(self.limits, self.writer());
             let trouble = match reading.read(&self.client, job, container).await {
-                Ok(()) => {
-                    let (scan, writer) = reading.finish(LogEnd::Complete, message);
+                Ok(end) => {
+                    let is_partial = end == LogEnd::BegunAnew;
+                    let (scan, writer) = reading.finish(end, message);
                     if !scan.is_lost() {
+                        self.metrics.partial.inc_by(is_partial.into());
                         return (scan, writer);
                     }
                     Trouble::new(Kind::NotRetrievable, "the kubelet could not retrieve the log")

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Job;
 use crate::{
+    monitor::beginning::Comparison,
     output_store::{self, Writer},
     wording,
 };
@@ -116,20 +117,25 @@ impl Reading {
         (self.scanner.finish(end, termination_message), self.writer)
     }
 
-    /// Reads the log of a container from its start to its end.
-    pub(super) async fn read(&mut self, client: &kube::Client, job: &Job, container: &str) -> Result<(), Trouble> {
+    /// Reads the log of a container from its start to its end, and says whether the start was that of the log.
+    pub(super) async fn read(&mut self, client: &kube::Client, job: &Job, container: &str) -> Result<LogEnd, Trouble> {
+        let mut beginning = job.beginning.clone().map(Comparison::new);
         let mut body = self.open(client, job, container).await?;
         while let Some(frame) = by(job.deadline, Kind::BrokeOff, body.frame()).await? {
             let frame = frame.map_err(|e| Trouble::new(Kind::BrokeOff, wording::of(&e)))?;
             let Ok(bytes) = frame.into_data() else { continue };
             self.scanner.push(&bytes);
+            if let Some(beginning) = &mut beginning {
+                beginning.push(&mut bytes.clone());
+            }
             if let Ok(writer) = &mut self.writer
                 && let Err(error) = writer.write(&bytes).await
             {
                 self.writer = Err(error);
             }
         }
-        Ok(())
+        let is_whole = beginning.is_none_or(|beginning| beginning.fits());
+        Ok(if is_whole { LogEnd::Complete } else { LogEnd::BegunAnew })
     }
 
     /// The body of the log, if that is what the answer is.

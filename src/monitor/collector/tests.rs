@@ -129,6 +129,7 @@ fn job() -> Job {
         container: Some("executor".to_owned()),
         gone: false,
         termination_message: None,
+        beginning: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }
@@ -238,6 +239,29 @@ async fn the_servers_sentence_in_place_of_a_log_is_lost_unless_a_second_look_fin
     fixture1.counted("logs_lost_total{reason=\"not_retrievable\"} 1");
     let fixture2 = fixture([log(sentence), log("there it is")]);
     assert_eq!(fixture2.collect().await.stdout.text, "there it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_does_not_begin_as_it_did_is_partial() {
+    // T66.
+    let known = |bytes: &[u8]| {
+        let mut beginning = Beginning::default();
+        beginning.push(bytes);
+        Some(beginning)
+    };
+    let begun = known(b"one\ntwo\n");
+    for (now, expected) in [
+        ("one\ntwo\n", Verdict::Complete),
+        ("one\ntwo\nthree\n", Verdict::Complete),
+        ("two\nthree\n", Verdict::Partial),
+        ("one\n", Verdict::Partial),
+        ("", Verdict::Partial),
+    ] {
+        let fixture = fixture([Step::Log(now.split_inclusive('o').map(|part| part.to_owned().into()).collect())]);
+        let collected = fixture.collector.collect(Job { beginning: begun.clone(), ..job() }).await;
+        assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), (now, expected));
+        fixture.counted(&format!("logs_partial_total {}", u8::from(expected == Verdict::Partial)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds the real components from Go modules, once for each version of what describes them, and prints their directory:
-#   etcd, kube-apiserver, kube-scheduler, kubectl (links to one binary, kubecp), kwok, and KWOK's own manifests.
+#   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl (links to one binary, kubecp), kwok, and
+#   KWOK's own manifests.
 # A cold build takes 5 to 11 minutes on two cores and 5 GB of disk; it needs a C-free Go toolchain and a module proxy.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -26,7 +27,7 @@ if [ ! -d "$dir" ]; then
   exec 8> "$CACHE/k8s/lock"
   flock 8 # another build may be at it: two would only take turns
   if [ ! -d "$dir" ]; then
-    echo "building the API server and KWOK (once a machine; minutes)" >&2
+    echo "building Kubernetes and KWOK (once a machine; minutes)" >&2
     new=$dir.new
     rm -rf "$new"
     mkdir -p "$new/kwok.d"
@@ -38,7 +39,9 @@ if [ ! -d "$dir" ]; then
       -ldflags "-s -w -X $version.gitVersion=$k8s -X $version.gitMajor=1 -X $version.gitMinor=$minor
         -X $version.gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=$k8s" \
       -o "$new/kubecp" .) >&2
-    for name in etcd kube-apiserver kube-scheduler kubectl; do ln -s kubecp "$new/$name"; done
+    for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do
+      ln -s kubecp "$new/$name"
+    done
 
     GOBIN=$new CGO_ENABLED=0 GOFLAGS='-buildvcs=false -trimpath' \
       go install -ldflags '-s -w' "sigs.k8s.io/kwok/cmd/kwok@$kwok_version" >&2

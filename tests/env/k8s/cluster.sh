@@ -2,14 +2,18 @@
 # A real Kubernetes API with pods played by KWOK, for the tests and the demo. Everything listens on 127.0.0.1 only.
 #
 #   cluster.sh start [PART...]     parts: core (etcd + API server), second (another API server over the same etcd),
-#                                  sched, kwok; default: core sched kwok. What runs already stays as it is; without a
+#                                  kcm (controller-manager), sched, kwok, kubelet (a real node, root only, see node.sh;
+#                                  with kcm); default: core sched kwok. What runs already stays as it is; without a
 #                                  running etcd a cluster begins anew.
-#   cluster.sh stop [PROCESS...]   etcd, apiserver, second, sched, kwok; default: all. Ends only what it started, by pid.
+#   cluster.sh stop [PROCESS...]   etcd, apiserver, second, kcm, sched, kwok, node, containerd, kubelet; default: all. Ends
+#                                  only what it started, by pid; the end of `node` is that of all that runs on it.
 #   cluster.sh namespace NAME...   namespaces in which pods can be made
 #   cluster.sh grant               podherald's role from deploy/, and a kubeconfig for it
 #   cluster.sh compact             etcd forgets every version but the newest; the API server may still know some until it
 #                                  is started anew
 #   cluster.sh status
+#
+# KUBELET_LOG_MAX_SIZE is the size at which a kubelet that starts rotates logs (default: 256Mi, more than any test prints).
 #
 # RUN is the directory of one cluster (state, logs, kubeconfigs; default: a new one under the temporary directory).
 # Clusters beside each other take ports of their own: the first free ones from PORT_BASE (default 16400) on.
@@ -38,9 +42,10 @@ pki=$RUN/pki
 admin=$RUN/admin.kubeconfig
 
 # end PROCESS : TERM, then KILL after 10 seconds. An API server is killed at once: it would wait that long for its watches.
+# So is a kubelet, for the tests that want it dead in the midst of something.
 end() {
   case $1 in
-    apiserver | second) end_by KILL "$1" ;;
+    apiserver | second | node | kubelet) end_by KILL "$1" ;;
     *) end_by TERM "$1" ;;
   esac
 }
@@ -49,7 +54,8 @@ ports() {
   local base
   base=$(cat "$RUN/port-base")
   etcd_port=$base etcd_peer_port=$((base + 1)) api_port=$((base + 2)) second_port=$((base + 3))
-  sched_port=$((base + 4)) kwok_port=$((base + 5))
+  sched_port=$((base + 4)) kwok_port=$((base + 5)) kcm_port=$((base + 6))
+  kubelet_port=$((base + 7)) kubelet_health_port=$((base + 8))
 }
 
 # kubeconfig FILE PORT NAME
@@ -104,6 +110,17 @@ second() {
   apiserver second "$second_port"
 }
 
+kcm() {
+  kubeconfig "$RUN/controllers.kubeconfig" "$api_port" controllers
+  spawn kcm "$bin/kube-controller-manager" --kubeconfig="$RUN/controllers.kubeconfig" \
+    --authentication-kubeconfig="$RUN/controllers.kubeconfig" --authorization-kubeconfig="$RUN/controllers.kubeconfig" \
+    --bind-address=127.0.0.1 --secure-port="$kcm_port" --cert-dir="$RUN/certs" \
+    --service-account-private-key-file="$pki/sa.key" --root-ca-file="$pki/ca.crt" --use-service-account-credentials=true \
+    --controllers='*,-node-ipam-controller,-cloud-node-lifecycle-controller' \
+    --leader-elect=false --kube-api-qps=1000 --kube-api-burst=2000
+  await kcm 60 curl -fsk "https://127.0.0.1:$kcm_port/healthz"
+}
+
 sched() {
   kubeconfig "$RUN/scheduler.kubeconfig" "$api_port" scheduler
   spawn sched "$bin/kube-scheduler" --kubeconfig="$RUN/scheduler.kubeconfig" \
@@ -140,11 +157,11 @@ Y
   kubectl taint node fake-0 node.kubernetes.io/not-ready- > /dev/null 2>&1 || true
 }
 
-# The service account `default`, without which no pod is admitted, is made by a controller that does not run here.
+# The service account `default`, without which no pod is admitted, is made by a controller that may not run here, or be at it.
 namespace() {
   local name
   for name in "$@"; do
-    kubectl apply -f - > /dev/null <<Y
+    kubectl apply --server-side --force-conflicts -f - > /dev/null <<Y
 {kind: List, apiVersion: v1, items: [
   {kind: Namespace, apiVersion: v1, metadata: {name: $name}},
   {kind: ServiceAccount, apiVersion: v1, metadata: {name: default, namespace: $name}}]}
@@ -172,14 +189,17 @@ compact() {
   curl -fsS -o /dev/null "$etcd/compaction" -d "{\"revision\":$revision,\"physical\":true}"
 }
 
+# shellcheck source=tests/env/k8s/node.sh
+. "$here/node.sh"
+
 case $command in
   start)
     [ $# -gt 0 ] || set -- core sched kwok
     [ ! -f "$RUN/port-base" ] || ports
     for part in "$@"; do
       case $part in
-        core | second | sched | kwok) "$part" ;;
-        *) die "no part '$part'; there are core, second, sched and kwok" ;;
+        core | second | kcm | sched | kwok | kubelet) "$part" ;;
+        *) die "no part '$part'; there are core, second, kcm, sched, kwok and kubelet" ;;
       esac
     done
     echo "RUN=$RUN"
@@ -189,8 +209,10 @@ case $command in
     echo "PODHERALD_KUBECONFIG=$RUN/podherald.kubeconfig"
     ;;
   stop)
-    [ $# -gt 0 ] || set -- kwok sched second apiserver etcd
-    for process in "$@"; do end "$process"; done
+    [ $# -gt 0 ] || set -- node kwok sched kcm second apiserver etcd
+    for process in "$@"; do
+      if [ "$process" = node ]; then end_node; else end "$process"; fi
+    done
     ;;
   namespace) namespace "$@" ;;
   grant)

@@ -1,6 +1,7 @@
-//! The grammar of `tests/fixtures/pod_cases.json`; its `conventions` key says what everything means.
+//! The grammar of `tests/fixtures/pod_cases.json`, whose `conventions` key says what everything means, and of the files in
+//! `tests/fixtures/real`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -19,6 +20,14 @@ struct File {
 pub(super) fn load() -> Vec<Case> {
     let file: File = serde_json::from_str(include_str!("../../fixtures/pod_cases.json")).unwrap();
     file.cases
+}
+
+/// What a real kubelet showed of the pods of `tests/real/node`; `just record-real` records it anew.
+pub(super) fn recorded() -> Vec<Case> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/real");
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| serde_json::from_slice(&fs::read(file).unwrap()).unwrap()).collect()
 }
 
 /// One story of a few pods, and what is to be told of it.

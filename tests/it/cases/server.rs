@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     expect::differences,
-    grammar::{Case, Fetch, FrameKind, Logs, Part, Step, load},
+    grammar::{Case, Fetch, FrameKind, Logs, Part, Step, load, recorded},
     own,
     variants::{self, At, FRAMES, INTERRUPTIONS, Telling, Variant, tell, tell_with_one_interruption},
 };
@@ -175,12 +175,12 @@ fn all() -> Vec<Case> {
 
 #[tokio::test(start_paused = true)]
 async fn every_case_is_served_as_expected() {
-    run(&tell(&all(), &FRAMES), None).await;
+    run(&tell(&[all(), recorded()].concat(), &FRAMES), None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_case_is_served_the_same_when_lists_and_restarts_come_between_all_steps() {
-    run(&tell(&all(), &INTERRUPTIONS), None).await;
+    run(&tell(&[all(), recorded()].concat(), &INTERRUPTIONS), None).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,8 @@ pub enum LogEnd {
     Complete,
     /// Somewhere before.
     BrokeOff,
+    /// With its last byte, but the kubelet had begun the log anew, and what came before is lost (T66).
+    BegunAnew,
     /// Nothing could be read, and why.
     Lost(String),
     /// There is no log, because no program ever ran.
@@ -152,15 +154,19 @@ impl Scanner {
     /// Ends the scan. `termination_message` is that of the container whose log it is.
     pub fn finish(mut self, end: LogEnd, termination_message: Option<&str>) -> Scan {
         self.judge();
+        let begun_anew = end == LogEnd::BegunAnew;
         let summary = termination_message.and_then(Summary::parse);
         let mut scan = match end {
             LogEnd::None => Scan::of_nothing(Verdict::Complete),
             LogEnd::Lost(why) => Scan::lost(&why),
             _ if is_no_log(&self.lead, self.total()) => Scan::lost("the kubelet could not retrieve the log"),
             LogEnd::Complete => self.read(Verdict::Complete, summary.is_some()),
-            LogEnd::BrokeOff => self.read(Verdict::Partial, summary.is_some()),
+            LogEnd::BrokeOff | LogEnd::BegunAnew => self.read(Verdict::Partial, summary.is_some()),
         };
         let collected = &mut scan.collected;
+        if begun_anew {
+            collected.notes.push("log_begun_anew".to_owned());
+        }
         let has_report = collected.exit_code.is_some() || collected.resource_usage.is_some();
         if let Some(summary) = summary.filter(|_| !has_report) {
             collected.exit_code = Some(summary.exit_code);

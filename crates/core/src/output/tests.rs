@@ -238,6 +238,11 @@ fn verdicts_say_how_complete_the_log_is() {
     let summary = &cut.collected.stdout.summary;
     assert_eq!((summary.bytes_total, summary.bytes_kept, &summary.sha256), (None, 9, &None));
 
+    let anew = scan("the rest\n", LogEnd::BegunAnew, None);
+    assert_eq!((told(&anew).0, verdict(&anew)), ("the rest\n", Verdict::Partial));
+    assert_eq!(anew.collected.notes, ["log_begun_anew", "report_unread"]);
+    assert_eq!(anew.collected.stdout.summary.bytes_total, None);
+
     let cut = scan(format!("{}\nhalf", report(3, "x")), LogEnd::BrokeOff, None);
     assert_eq!((told(&cut), verdict(&cut)), (("x", Some("e"), Some(3)), Verdict::Complete), "a report is a report");
     assert_eq!(cut.collected.notes, [""; 0]);
