@@ -24,7 +24,7 @@ use crate::{
         self, Means, Monitor,
         collector::{self, Collector},
         reconciler::Reconciler,
-        watcher::{Scope, Watch},
+        watcher::{Freshness, Inbox, Intake, Scope, Sighting, Watch, Watched},
     },
     open_files,
     output_store::{self, OutputStore},
@@ -321,28 +321,24 @@ impl Parts<'_> {
         let config = self.config;
         let metrics = monitor::metrics::Metrics::default();
         metrics.register(self.registry);
-        let scopes = scopes(config);
-        let watches = scopes.len();
-        let (sightings, inbox) = mpsc::channel(monitor::QUEUE);
-        let stale_after = config.kube.watch_timeout + STALE_MARGIN;
+        let (pods, jobs) = (pod_scopes(config), job_scopes(config));
+        let (pod_scopes, job_scopes) = (pods.clone(), jobs.clone());
+        let (pod_sightings, pod_inbox) = mpsc::channel(monitor::QUEUE);
+        let (job_sightings, job_inbox) = mpsc::channel(monitor::QUEUE);
+        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox };
         let mut freshness = Vec::new();
-        for (id, scope) in scopes.iter().enumerate() {
-            let watch = Watch::new(id, scope.clone(), config.kube.watch_timeout, stale_after, metrics.clone());
-            let fresh = watch.freshness();
-            freshness.push(fresh.clone());
-            let probe = move || fresh.problem(stale_after).map_or(Ok(()), Err);
-            self.readiness.register(Role::Monitor, "watch", Arc::new(probe));
-            let (client, sightings) = (client.clone(), sightings.clone());
-            self.supervisor.spawn("watch", Phase::Intake, |stop| async move {
-                watch.run(client, sightings, stop).await;
-                Ok(())
-            });
+        for (id, scope) in pods.iter().enumerate() {
+            freshness.push(self.start_watch(id, scope, client, &pod_sightings, &metrics));
+        }
+        for (id, scope) in (pods.len()..).zip(&jobs) {
+            freshness.push(self.start_watch(id, scope, client, &job_sightings, &metrics));
         }
         self.registry.register_collector(Box::new(monitor::metrics::Staleness(freshness)));
 
         let interval = config.monitor.reconcile_interval;
-        let reconciler = Reconciler { scopes, interval, metrics: metrics.clone() };
+        let reconciler = Reconciler { pods, jobs, interval, metrics: metrics.clone() };
         let base = client.clone();
+        let sightings = Intake { pods: pod_sightings, jobs: job_sightings };
         self.supervisor.spawn("reconciler", Phase::Intake, |stop| async move {
             reconciler.run(base, sightings, stop).await;
             Ok(())
@@ -354,7 +350,8 @@ impl Parts<'_> {
         let options = monitor::Options {
             policy: policy(config),
             places: config.kube.execution_id.clone(),
-            watches,
+            pod_scopes,
+            job_scopes,
             log_deadline: config.logs.deadline,
         };
         let stop = self.supervisor.token(Phase::Drain);
@@ -362,6 +359,28 @@ impl Parts<'_> {
         let means = Means { client: client.clone(), journal, clock, collector, live: live.clone(), metrics };
         let monitor = Monitor::new(options, means, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
+    }
+
+    fn start_watch<K: Watched>(
+        &mut self,
+        id: usize,
+        scope: &Scope,
+        client: &kube::Client,
+        sightings: &mpsc::Sender<Sighting<K>>,
+        metrics: &monitor::metrics::Metrics,
+    ) -> Freshness {
+        let timeout = self.config.kube.watch_timeout;
+        let stale_after = timeout + STALE_MARGIN;
+        let watch = Watch::new(id, scope.clone(), timeout, stale_after, metrics.clone());
+        let (freshness, probed) = (watch.freshness(), watch.freshness());
+        let probe = move || probed.problem(stale_after).map_or(Ok(()), Err);
+        self.readiness.register(Role::Monitor, "watch", Arc::new(probe));
+        let (client, sightings) = (client.clone(), sightings.clone());
+        self.supervisor.spawn("watch", Phase::Intake, |stop| async move {
+            watch.run(client, sightings, stop).await;
+            Ok(())
+        });
+        freshness
     }
 
     fn start_retention(&mut self) {
@@ -378,8 +397,24 @@ impl Parts<'_> {
     }
 }
 
+/// Label of every pod of a Job.
+const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
+
+fn pod_scopes(config: &Config) -> Vec<Scope> {
+    let of_jobs = config.kube.job_pods.then_some(JOB_NAME_LABEL);
+    scopes(
+        config,
+        &config.kube.label_selectors.iter().map(|selector| selector.as_str()).chain(of_jobs).collect::<Vec<_>>(),
+    )
+}
+
+fn job_scopes(config: &Config) -> Vec<Scope> {
+    let selectors = config.kube.label_selectors.iter().filter(|_| config.kube.jobs);
+    scopes(config, &selectors.map(|selector| selector.as_str()).collect::<Vec<_>>())
+}
+
 /// One watch for each selector in each namespace, or in all at once (T19).
-fn scopes(config: &Config) -> Vec<Scope> {
+fn scopes(config: &Config, selectors: &[&str]) -> Vec<Scope> {
     let mut namespaces: Vec<Option<String>> =
         config.kube.namespaces.iter().map(|namespace| Some(namespace.as_str().to_owned())).collect();
     if namespaces.is_empty() {
@@ -387,8 +422,8 @@ fn scopes(config: &Config) -> Vec<Scope> {
     }
     let mut scopes = Vec::new();
     for namespace in namespaces {
-        for selector in &config.kube.label_selectors {
-            scopes.push(Scope { namespace: namespace.clone(), selector: selector.as_str().to_owned() });
+        for selector in selectors {
+            scopes.push(Scope { namespace: namespace.clone(), selector: (*selector).to_owned() });
         }
     }
     scopes

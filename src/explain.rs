@@ -1,8 +1,10 @@
-//! `podherald explain`: what podherald would say of pods that somebody has at hand.
+//! `podherald explain`: what podherald would say of pods and Jobs that somebody has at hand.
 //!
-//! The same mapper as in the server, fed from a file or standard input instead of a watch: pods, lists, watch events, as
+//! The same mapper as in the server, fed from a file or standard input instead of a watch: pods, Jobs, lists, watch events, as
 //! JSON, JSON lines or YAML. Nothing is asked of a cluster and no clock is read: the present is the latest time that the
 //! input names, so the same input always gives the same output.
+
+mod jobs;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +18,7 @@ use podherald_core::{
     event::{Draft, Payload},
     evidence::Evidence,
     identity::{self, Place},
+    job::Job,
     mapper::{self, Observation, Policy},
     output::{Collected, Limits, LogEnd, Scanner},
     pod::{ContainerState, Pod},
@@ -55,7 +58,7 @@ pub enum Error {
     },
     /// The input is not what it should be.
     #[error(
-        "{path} is neither JSON nor YAML ({reason}); give pods, a list of pods or watch events, as `kubectl get pod NAME -o json` prints them"
+        "{path} is neither JSON nor YAML ({reason}); give pods, Jobs, a list of them or watch events, as `kubectl get pod NAME -o json` prints them"
     )]
     Syntax {
         /// Which.
@@ -63,9 +66,9 @@ pub enum Error {
         /// What the parser said.
         reason: String,
     },
-    /// It can be read, but no pod is in it.
+    /// It can be read, but no pod or Job is in it.
     #[error(
-        "{path} holds no pod; give pods, a list of pods or watch events, as `kubectl get pod NAME -o json` prints them"
+        "{path} holds no pod or Job; give pods, Jobs, a list of them or watch events, as `kubectl get pod NAME -o json` prints them"
     )]
     Empty {
         /// Which.
@@ -78,8 +81,8 @@ pub enum Error {
 
 /// One frame of the input.
 enum Frame {
-    Seen(Pod),
-    Deleted(Pod),
+    Pod { pod: Box<Pod>, is_gone: bool },
+    Job { job: Box<Job>, is_gone: bool },
 }
 
 /// Explains the input on `out`, an event a line, and remarks on `remarks`.
@@ -97,12 +100,29 @@ pub fn run(options: &Options, out: &mut dyn Write, remarks: &mut dyn Write) -> R
     if frames.is_empty() {
         return Err(Error::Empty { path: name });
     }
-    let mut explanation = Explanation { options, pods: BTreeMap::new(), attempts: BTreeMap::new(), written: 0 };
+    let mut printer = Printer { out, remarks, written: 0 };
     let now = frames.iter().flat_map(times).max().unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut explanation =
+        Explanation { options, now, records: BTreeMap::new(), attempts: BTreeMap::new(), jobs: jobs_of(&frames) };
     for frame in &frames {
-        explanation.frame(frame, now, out, remarks)?;
+        match frame {
+            Frame::Pod { pod, is_gone } => explanation.frame(pod, *is_gone, &mut printer)?,
+            Frame::Job { job, is_gone } => explanation.job_frame(job, *is_gone, &mut printer)?,
+        }
     }
-    explanation.close(remarks)
+    explanation.no_more_pods(&mut printer)?;
+    explanation.close(printer.remarks)
+}
+
+/// Every Job as it was first seen: its pods may stand before it.
+fn jobs_of(frames: &[Frame]) -> BTreeMap<String, Job> {
+    let mut jobs = BTreeMap::new();
+    for frame in frames {
+        if let Frame::Job { job, .. } = frame {
+            jobs.entry(job.uid.clone()).or_insert_with(|| Job::clone(job));
+        }
+    }
+    jobs
 }
 
 fn read(file: Option<&Path>) -> io::Result<String> {
@@ -134,7 +154,7 @@ fn collect_frames(value: Value, frames: &mut Vec<Frame>, remarks: &mut dyn Write
                 return match kind.as_str() {
                     "ADDED" | "MODIFIED" => collect_frames(inner, frames, remarks),
                     "DELETED" => {
-                        frames.extend(pod(inner, remarks)?.map(Frame::Deleted));
+                        frames.extend(frame(inner, true, remarks)?);
                         Ok(())
                     }
                     "BOOKMARK" => Ok(()),
@@ -145,34 +165,48 @@ fn collect_frames(value: Value, frames: &mut Vec<Frame>, remarks: &mut dyn Write
                 let items = std::mem::take(items);
                 return items.into_iter().try_for_each(|item| collect_frames(item, frames, remarks));
             }
-            match object.get("kind").and_then(Value::as_str) {
-                Some("Pod") | None => {
-                    frames.extend(pod(Value::Object(object), remarks)?.map(Frame::Seen));
-                    Ok(())
-                }
-                Some(kind) => writeln!(remarks, "skipped a {kind}: only pods are explained"),
-            }
+            frames.extend(frame(Value::Object(object), false, remarks)?);
+            Ok(())
         }
         Value::Null => Ok(()),
         other => writeln!(remarks, "skipped `{other}`: it is no object"),
     }
 }
 
-fn pod(value: Value, remarks: &mut dyn Write) -> io::Result<Option<Pod>> {
+fn frame(value: Value, is_gone: bool, remarks: &mut dyn Write) -> io::Result<Option<Frame>> {
     // Reading is lenient down to the identity, so this cannot fail on content.
-    let read: wire::Pod = serde_json::from_value(value).unwrap_or_default();
-    for field in &read.malformed {
+    let (frame, malformed) = match value.get("kind").and_then(Value::as_str) {
+        Some("Pod") | None => {
+            let read: wire::Pod = serde_json::from_value(value).unwrap_or_default();
+            (read.pod.map(|pod| Frame::Pod { pod: Box::new(pod), is_gone }), read.malformed)
+        }
+        Some("Job") => {
+            let read: wire::Job = serde_json::from_value(value).unwrap_or_default();
+            (read.job.map(|job| Frame::Job { job: Box::new(job), is_gone }), read.malformed)
+        }
+        Some(kind) => {
+            writeln!(remarks, "skipped a {kind}: only pods and Jobs are explained")?;
+            return Ok(None);
+        }
+    };
+    for field in &malformed {
         writeln!(remarks, "{field} cannot be read and is taken as absent")?;
     }
-    if read.pod.is_none() {
+    if frame.is_none() {
         writeln!(remarks, "skipped an object without metadata.name, metadata.namespace or metadata.uid")?;
     }
-    Ok(read.pod)
+    Ok(frame)
 }
 
 /// All times that a frame names.
 fn times(frame: &Frame) -> Vec<Timestamp> {
-    let (Frame::Seen(pod) | Frame::Deleted(pod)) = frame;
+    let pod = match frame {
+        Frame::Pod { pod, .. } => pod,
+        Frame::Job { job, .. } => {
+            let since = job.conditions.iter().filter_map(|condition| condition.since);
+            return job.created.into_iter().chain(job.start_time).chain(job.deletion).chain(since).collect();
+        }
+    };
     let of_state = |state: &ContainerState| {
         let finished = state.terminated().and_then(|end| end.finished_at);
         [state.started_at(), finished].into_iter().flatten().collect::<Vec<_>>()
@@ -187,84 +221,104 @@ fn times(frame: &Frame) -> Vec<Timestamp> {
 
 struct Explanation<'a> {
     options: &'a Options,
-    pods: BTreeMap<String, (Evidence, Option<Timestamp>)>,
+    /// The present.
+    now: Timestamp,
+    /// Of pods and Jobs, and when each would be looked at again.
+    records: BTreeMap<String, (Evidence, Option<Timestamp>)>,
     attempts: BTreeMap<String, u32>,
+    /// The Jobs of the whole input.
+    jobs: BTreeMap<String, Job>,
+}
+
+/// Where events and remarks go.
+struct Printer<'a> {
+    out: &'a mut dyn Write,
+    remarks: &'a mut dyn Write,
     written: u64,
 }
 
-impl Explanation<'_> {
-    fn frame(
-        &mut self,
-        frame: &Frame,
-        now: Timestamp,
-        out: &mut dyn Write,
-        remarks: &mut dyn Write,
-    ) -> Result<(), Error> {
-        let (Frame::Seen(pod) | Frame::Deleted(pod)) = frame;
-        if !self.pods.contains_key(&pod.uid) {
-            let id = match identity::execution_id(pod, &self.options.places) {
-                Some(id) => id.to_owned(),
-                None => {
-                    writeln!(
-                        remarks,
-                        "pod {} has no execution id (looked in {}); explained under its name",
-                        pod.name,
-                        self.options.places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                    )?;
-                    pod.name.clone()
-                }
-            };
-            let attempt = self.attempts.entry(id.clone()).or_default();
-            *attempt += 1;
-            let evidence = mapper::begin(pod, &id, *attempt, &self.options.policy, now);
-            self.pods.insert(pod.uid.clone(), (evidence, None));
-        }
-        self.observe(&pod.uid, Observation::Seen(pod), now, out, remarks)?;
-        if matches!(frame, Frame::Deleted(_)) {
-            self.observe(&pod.uid, Observation::Gone { deleted: true }, now, out, remarks)?;
-        }
-        Ok(())
-    }
-
-    fn observe(
-        &mut self,
-        uid: &str,
-        observation: Observation<'_>,
-        now: Timestamp,
-        out: &mut dyn Write,
-        remarks: &mut dyn Write,
-    ) -> Result<(), Error> {
-        let Some((evidence, wake)) = self.pods.get_mut(uid) else { return Ok(()) };
-        let step = mapper::observe(evidence, observation, &self.options.policy, now);
-        *wake = step.wake;
-        let mut events = step.events;
-        if step.collect {
-            let collected = collect(evidence, self.options, remarks)?;
-            events.extend(
-                mapper::observe(evidence, Observation::Collected(Box::new(collected)), &self.options.policy, now)
-                    .events,
-            );
-        }
-        for draft in events {
-            self.print(draft, out)?;
-        }
-        Ok(())
-    }
-
-    fn print(&mut self, draft: Draft, out: &mut dyn Write) -> Result<(), Error> {
+impl Printer<'_> {
+    fn print(&mut self, draft: Draft) -> Result<(), Error> {
         let why = why(&draft);
         self.written += 1;
         let event = draft.number("pod-monitor:explain", self.written);
         let mut line = event.to_bytes();
         line.pop();
-        out.write_all(&line)?;
-        Ok(writeln!(out, ",\"why\":{}}}", Value::String(why))?)
+        self.out.write_all(&line)?;
+        Ok(writeln!(self.out, ",\"why\":{}}}", Value::String(why))?)
+    }
+
+    fn remark(&mut self, text: std::fmt::Arguments<'_>) -> Result<(), Error> {
+        Ok(writeln!(self.remarks, "{text}")?)
+    }
+}
+
+impl Explanation<'_> {
+    fn frame(&mut self, pod: &Pod, is_gone: bool, printer: &mut Printer<'_>) -> Result<(), Error> {
+        if !self.records.contains_key(&pod.uid) {
+            let evidence = match self.begin_pod_of_job(pod, printer)? {
+                Some(evidence) => evidence,
+                None => self.begin_pod(pod, printer)?,
+            };
+            self.records.insert(pod.uid.clone(), (evidence, None));
+        }
+        self.observe(&pod.uid, Observation::Seen(pod), printer)?;
+        if is_gone {
+            self.observe(&pod.uid, Observation::Gone { deleted: true }, printer)?;
+        }
+        Ok(())
+    }
+
+    fn begin_pod(&mut self, pod: &Pod, printer: &mut Printer<'_>) -> Result<Evidence, Error> {
+        let id = identity::execution_id(pod, &self.options.places).map(str::to_owned);
+        let id = self.id_or_name(id, "pod", &pod.name, printer)?;
+        let attempt = self.next_attempt(&id);
+        Ok(mapper::begin(pod, &id, attempt, &self.options.policy, self.now))
+    }
+
+    fn id_or_name(
+        &self,
+        id: Option<String>,
+        kind: &str,
+        name: &str,
+        printer: &mut Printer<'_>,
+    ) -> Result<String, Error> {
+        if let Some(id) = id {
+            return Ok(id);
+        }
+        let places = self.options.places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        printer
+            .remark(format_args!("{kind} {name} has no execution id (looked in {places}); explained under its name"))?;
+        Ok(name.to_owned())
+    }
+
+    fn next_attempt(&mut self, id: &str) -> u32 {
+        let attempt = self.attempts.entry(id.to_owned()).or_default();
+        *attempt += 1;
+        *attempt
+    }
+
+    fn observe(&mut self, uid: &str, observation: Observation<'_>, printer: &mut Printer<'_>) -> Result<(), Error> {
+        let Some((evidence, wake)) = self.records.get_mut(uid) else { return Ok(()) };
+        let step = mapper::observe(evidence, observation, &self.options.policy, self.now);
+        *wake = step.wake;
+        let mut events = step.events;
+        if step.collect {
+            let collected = Observation::Collected(Box::new(collect(evidence, self.options, printer.remarks)?));
+            events.extend(mapper::observe(evidence, collected, &self.options.policy, self.now).events);
+        }
+        for draft in events {
+            printer.print(draft)?;
+        }
+        self.tell_job(uid, printer)
     }
 
     /// What is still open, and until when.
     fn close(&self, remarks: &mut dyn Write) -> Result<(), Error> {
-        for (evidence, wake) in self.pods.values().filter(|(evidence, _)| evidence.terminal.is_none()) {
-            write!(remarks, "pod {} has not ended", evidence.name)?;
+        let is_open = |evidence: &Evidence| evidence.terminal.is_none() && evidence.ending.is_none();
+        for (evidence, wake) in self.records.values().filter(|(evidence, _)| is_open(evidence)) {
+            let kind = if evidence.subject.job().is_some() { "Job" } else { "pod" };
+            write!(remarks, "{kind} {} has not ended", evidence.name)?;
             if let Some(pending) = &evidence.pending {
                 write!(remarks, ": {}", pending.reason)?;
                 if let Some(message) = &pending.message {

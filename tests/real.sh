@@ -38,7 +38,7 @@ start() {
   "$cluster" grant
   "$cluster" stop apiserver
   "$cluster" compact
-  "$cluster" start
+  "$cluster" start core kcm sched kwok # Jobs need the controller-manager
 }
 
 # The cluster starts while the tests are compiled.

@@ -29,6 +29,14 @@ settings! {
         /// Namespaces to watch; an empty list means all.
         /// `PODHERALD_KUBE__NAMESPACES`, default `[]`.
         namespaces: Vec<Namespace> = [],
+        /// Whether Jobs are watched too, by the same selectors: then a Job is one attempt, whatever number of pods it makes.
+        /// Without it each pod of a Job is an attempt of its own, and the role needs no `jobs`.
+        /// `PODHERALD_KUBE__JOBS`, default `true`.
+        jobs: bool = true,
+        /// Whether pods are watched too that carry none of the labels but belong to a Job that does. It costs a watch of all
+        /// pods of all Jobs.
+        /// `PODHERALD_KUBE__JOB_PODS`, default `false`.
+        job_pods: bool = false,
         /// Name of the container that decides, where the pod's annotation `kubectl.kubernetes.io/default-container` does
         /// not say; a pod without such a container is judged by its first.
         /// `PODHERALD_KUBE__CONTAINER`, default `"executor"`.
@@ -57,6 +65,9 @@ impl Kube {
     pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
         if self.label_selectors.is_empty() {
             return Err(effective.refuse("kube.label_selectors", "at least one label selector, such as `execution-id`"));
+        }
+        if self.job_pods && !self.jobs {
+            return Err(effective.refuse("kube.job_pods", "`false`, or `kube.jobs = true` beside it"));
         }
         if self.execution_id.is_empty() {
             return Err(effective.refuse("kube.execution_id", "at least one source, such as `label:execution-id`"));

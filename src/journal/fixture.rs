@@ -36,6 +36,7 @@ impl Pod {
                 execution_id: execution_id.to_owned(),
                 attempt_key: format!("key-{uid}"),
                 attempt,
+                subject: podherald_core::evidence::Subject::Pod,
                 conflict: false,
                 labels: BTreeMap::from([("execution-id".to_owned(), execution_id.to_owned())]),
                 correlation_id: None,

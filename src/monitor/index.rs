@@ -1,4 +1,4 @@
-//! The pods under way, in memory: their evidence, who sees them, and when to look again.
+//! The pods and Jobs under way, in memory: their evidence, who sees them, and when to look again.
 //!
 //! Only the monitor's loop touches it. What it holds is in the journal too; it moves on only after the append.
 
@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use podherald_core::evidence::Evidence;
+use podherald_core::evidence::{Evidence, Subject};
 use tokio::time::Instant;
 
-/// One pod under way.
+/// One pod or Job under way.
 #[derive(Debug)]
 pub struct Tracked {
     /// What is known of it.
@@ -36,11 +36,11 @@ pub struct Tracked {
     wake: Option<Instant>,
 }
 
-/// All pods under way, by uid.
+/// All pods and Jobs under way, by uid.
 #[derive(Debug, Default)]
 pub struct Index {
     pods: HashMap<String, Tracked>,
-    /// Namespace and name to the uid that came last.
+    /// Namespace and name to the uid of the pod that came last.
     names: HashMap<(String, String), String>,
     /// The uids of each execution.
     executions: HashMap<String, Vec<String>>,
@@ -51,6 +51,23 @@ impl Index {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.pods.len()
+    }
+
+    /// What is known of this uid.
+    pub fn evidence(&self, uid: &str) -> Option<&Arc<Evidence>> {
+        self.pods.get(uid).map(|tracked| &tracked.evidence)
+    }
+
+    /// The Job with this uid.
+    pub fn job(&self, uid: &str) -> Option<&Arc<Evidence>> {
+        self.evidence(uid).filter(|evidence| evidence.subject.job().is_some())
+    }
+
+    /// The pods of a Job, as far as they are under way.
+    pub fn pods_of_job(&self, execution_id: &str, job: &str) -> Vec<Arc<Evidence>> {
+        let uids = self.executions.get(execution_id).into_iter().flatten();
+        let pods = uids.filter_map(|uid| self.evidence(uid));
+        pods.filter(|pod| pod.subject.of_job().is_some_and(|part| part.job == job)).cloned().collect()
     }
 
     /// The pod with this uid.
@@ -76,7 +93,7 @@ impl Index {
     /// Adds a pod.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
         let uid = evidence.uid.clone();
-        self.names.insert((evidence.namespace.clone(), evidence.name.clone()), uid.clone());
+        self.names.insert(name_of(&evidence), uid.clone());
         let of_execution = self.executions.entry(evidence.execution_id.clone()).or_default();
         if !of_execution.contains(&uid) {
             of_execution.push(uid.clone());
@@ -109,7 +126,7 @@ impl Index {
                 self.executions.remove(&tracked.evidence.execution_id);
             }
         }
-        let name = (tracked.evidence.namespace.clone(), tracked.evidence.name.clone());
+        let name = name_of(&tracked.evidence);
         if self.names.get(&name).is_some_and(|last| last == uid) {
             self.names.remove(&name);
         }
@@ -171,4 +188,18 @@ impl Index {
             .map(|(uid, _)| uid.clone())
             .collect()
     }
+}
+
+/// A Job and a pod may bear the same name; no name holds a slash.
+fn name_of(evidence: &Evidence) -> (String, String) {
+    let name = match &evidence.subject {
+        Subject::Job(_) => job_name(&evidence.name),
+        Subject::Pod | Subject::PodOfJob(_) => evidence.name.clone(),
+    };
+    (evidence.namespace.clone(), name)
+}
+
+/// A Job's name among those of pods.
+pub fn job_name(name: &str) -> String {
+    format!("jobs/{name}")
 }

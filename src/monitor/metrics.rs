@@ -46,7 +46,9 @@ pub struct Metrics {
     pub resolutions: Counter,
     /// Such GETs that failed and are tried again.
     pub resolution_failures: Counter,
-    /// Pods in the index.
+    /// Jobs whose pods are held back until it is known whether the Job is tracked.
+    pub held: Gauge,
+    /// Pods and Jobs in the index.
     pub tracked: Gauge,
     /// Attempts whose output is being read.
     pub collecting: Gauge,
@@ -66,6 +68,7 @@ impl Metrics {
         registry.register("unidentified_frames", "Frames without name, namespace or uid", self.unidentified.clone());
         registry.register("ignored_pods", "Pods without an execution id", self.ignored.clone());
         registry.register("conflicting_pods", "Pods that claim another namespace's execution", self.conflicts.clone());
+        registry.register("unknown_jobs", "Jobs of pods that are held back, not yet known", self.held.clone());
         registry.register("append_retries", "Journal appends tried again", self.append_retries.clone());
         registry.register("reconciles", "Complete reconciliations", self.reconciles.clone());
         registry.register("reconcile_failures", "Reconciliations that failed", self.reconcile_failures.clone());

@@ -1,4 +1,4 @@
-//! The spine: from looks at pods to durable events.
+//! The spine: from looks at pods and Jobs to durable events.
 //!
 //! Watches and the reconciler say what they see; one loop turns it into evidence and events, in the order of truth:
 //! observe, map, append the evidence, collect the output, append the terminal event. The loop alone changes the
@@ -10,6 +10,7 @@ pub mod beginning;
 pub mod collector;
 mod follow;
 pub mod index;
+mod jobs;
 pub mod metrics;
 pub mod reconciler;
 mod resolve;
@@ -45,9 +46,10 @@ use self::{
     collector::{Collector, Job},
     follow::Heard,
     index::Index,
+    jobs::{Confirmed, Found, Jobs},
     metrics::Metrics,
-    resolve::{Answer, Resolver},
-    watcher::Sighting,
+    resolve::{Answer, Object, Resolver},
+    watcher::{Inbox, Scope, Sighting},
 };
 
 /// Sightings taken into one append at most.
@@ -66,8 +68,10 @@ pub struct Options {
     pub policy: Policy,
     /// Where execution ids stand.
     pub places: Vec<Place>,
-    /// How many watches there are.
-    pub watches: usize,
+    /// Where pods are watched.
+    pub pod_scopes: Vec<Scope>,
+    /// Where Jobs are watched, by watches numbered after those of pods; nowhere: each pod of a Job is an attempt by itself.
+    pub job_scopes: Vec<Scope>,
     /// `logs.deadline`, from the decision that an attempt has ended.
     pub log_deadline: Duration,
 }
@@ -99,6 +103,7 @@ pub struct Monitor {
     collector: Arc<Collector>,
     resolver: Resolver,
     index: Index,
+    jobs: Jobs,
     collections: JoinSet<(String, Box<Collected>)>,
     resolutions: JoinSet<(String, Answer)>,
     live: LiveOutputs,
@@ -122,6 +127,9 @@ pub enum Error {
 #[derive(Default)]
 struct Inputs {
     sightings: Vec<Sighting>,
+    jobs: Vec<Sighting<wire::Job>>,
+    found: Vec<Found>,
+    confirmed: Vec<Confirmed>,
     collected: Vec<(String, Box<Collected>)>,
     answers: Vec<(String, Answer)>,
     heard: Vec<Heard>,
@@ -133,6 +141,7 @@ impl Monitor {
     pub fn new(options: Options, means: Means, stop: CancellationToken) -> Self {
         let Means { client, journal, clock, collector, live, metrics } = means;
         Self {
+            jobs: Jobs::new(options.job_scopes.clone(), options.pod_scopes.len()),
             live,
             follows: JoinSet::new(),
             followed: HashMap::new(),
@@ -152,12 +161,12 @@ impl Monitor {
         }
     }
 
-    /// Goes on where the journal stands, then follows `sightings` until cancelled. What is not yet collected or resolved
+    /// Goes on where the journal stands, then follows what is seen of pods and Jobs until cancelled. What is not yet collected or resolved
     /// then is resumed from the journal by the next run.
     ///
     /// # Errors
     /// Only if the journal is closed under it.
-    pub async fn run(self, sightings: mpsc::Receiver<Sighting>) -> Result<(), Error> {
+    pub async fn run(self, sightings: Inbox) -> Result<(), Error> {
         let stop = self.stop.clone();
         match self.follow(sightings).await {
             Err(Error::Journal(journal::Error::Closed)) if stop.is_cancelled() => Ok(()),
@@ -165,7 +174,7 @@ impl Monitor {
         }
     }
 
-    async fn follow(mut self, mut sightings: mpsc::Receiver<Sighting>) -> Result<(), Error> {
+    async fn follow(mut self, Inbox { pods: mut sightings, mut jobs }: Inbox) -> Result<(), Error> {
         self.recover().await?;
         let stop = self.stop.clone();
         let mut wishes = self.live.bell();
@@ -175,7 +184,10 @@ impl Monitor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                count = jobs.recv_many(&mut inputs.jobs, BATCH) => if count == 0 { return Ok(()) },
                 count = sightings.recv_many(&mut inputs.sightings, BATCH) => if count == 0 { return Ok(()) },
+                Some(found) = self.jobs.lookups.join_next() => inputs.found.extend(found.ok()),
+                Some(confirmed) = self.jobs.confirmations.join_next() => inputs.confirmed.extend(confirmed.ok()),
                 Some(done) = self.collections.join_next() => inputs.collected.extend(done.ok()),
                 Some(answer) = self.resolutions.join_next() => inputs.answers.extend(answer.ok()),
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
@@ -189,6 +201,9 @@ impl Monitor {
                 }
                 () = sleep_until(wake) => {}
             }
+            // Neither waits for the other, however much there is of it.
+            take_waiting(&mut jobs, &mut inputs.jobs);
+            take_waiting(&mut sightings, &mut inputs.sightings);
             while let Some(done) = self.collections.try_join_next() {
                 inputs.collected.extend(done.ok());
             }
@@ -228,8 +243,14 @@ impl Monitor {
             }
         }
         if self.index.count() > 0 {
-            tracing::info!(pods = self.index.count(), collecting = self.collections.len(), "resumed from the journal");
+            tracing::info!(
+                tracked = self.index.count(),
+                collecting = self.collections.len(),
+                "resumed from the journal"
+            );
         }
+        // What the pods know first: their Job may have to decide by it.
+        inputs.due.sort_by_key(|uid| self.index.job(uid).is_some());
         for uid in &inputs.due {
             if let Some(tracked) = self.index.get_mut(uid) {
                 tracked.tick = Some(now);
@@ -245,6 +266,9 @@ impl Monitor {
     }
 
     fn collect(&mut self, uid: &str) {
+        if let Some(job) = self.index.job(uid).cloned() {
+            return self.collect_of_job(&job);
+        }
         let Some(tracked) = self.index.get_mut(uid) else { return };
         let Some(ending) = &tracked.evidence.ending else { return };
         // The log of a later run begins otherwise by right.
@@ -278,7 +302,9 @@ impl Monitor {
         if self.followed.contains_key(uid) || !self.live.wants(&evidence.execution_id) {
             return;
         }
-        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, evidence.restart_count).await {
+        // Each pod of a Job prints a log of its own.
+        let run = evidence.restart_count + evidence.subject.of_job().map_or(0, |part| part.number);
+        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, run).await {
             Ok(Some(tap)) => tap,
             Ok(None) => {
                 tracing::info!(execution_id = evidence.execution_id, "not followed: logs.max_follows are already");
@@ -320,12 +346,17 @@ impl Monitor {
         tracked.resolving = true;
         tracked.recheck = None;
         let evidence = &tracked.evidence;
-        let (namespace, name, uid) = (evidence.namespace.clone(), evidence.name.clone(), uid.to_owned());
-        self.index.reschedule(&uid);
+        let object = Object {
+            kind: if evidence.subject.job().is_some() { resolve::Kind::Job } else { resolve::Kind::Pod },
+            namespace: evidence.namespace.clone(),
+            name: evidence.name.clone(),
+            uid: uid.to_owned(),
+        };
+        self.index.reschedule(uid);
         let resolver = self.resolver.clone();
         self.resolutions.spawn(async move {
-            let answer = resolver.ask(&namespace, &name, &uid).await;
-            (uid, answer)
+            let answer = resolver.ask(&object).await;
+            (object.uid, answer)
         });
     }
 }
@@ -346,11 +377,20 @@ fn job(evidence: &Evidence, ending: &Ending, beginning: Option<Beginning>, deadl
         node_name: evidence.node_name.clone(),
         execution_id: evidence.execution_id.clone(),
         attempt: evidence.attempt,
+        of_job: evidence.subject.of_job().is_some(),
         container: ending.container.clone(),
         gone: evidence.gone.is_some(),
         termination_message: ending.message.clone(),
         beginning: beginning.filter(Beginning::is_telling),
         deadline,
+    }
+}
+
+fn take_waiting<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
+    while into.len() < BATCH
+        && let Ok(sighting) = from.try_recv()
+    {
+        into.push(sighting);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use kube::{Client, api::ListParams};
+use kube::{Api, Client, api::ListParams};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -12,14 +12,15 @@ use crate::{jitter, wording};
 use super::{
     api::{Activity, Backoff, attentive},
     metrics::Metrics,
-    watcher::{PAGE_SIZE, Scope, Sighting},
-    wire,
+    watcher::{Intake, PAGE_SIZE, Scope, Sighting, Watched},
 };
 
 /// Lists all scopes, again and again.
 pub struct Reconciler {
-    /// The scopes of the watches, in their order.
-    pub scopes: Vec<Scope>,
+    /// The scopes of the pods' watches, in their order.
+    pub pods: Vec<Scope>,
+    /// The scopes of the Jobs' watches, whose numbers follow.
+    pub jobs: Vec<Scope>,
     /// Time between two rounds; the first comes after a random part of it.
     pub interval: Duration,
     /// What it counts.
@@ -28,12 +29,12 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Runs until cancelled, or until nobody takes what it sees.
-    pub async fn run(self, base: Client, out: mpsc::Sender<Sighting>, stop: CancellationToken) {
+    pub async fn run(self, base: Client, out: Intake, stop: CancellationToken) {
         let work = pin!(self.rounds(base, out));
         stop.run_until_cancelled(work).await;
     }
 
-    async fn rounds(&self, base: Client, out: mpsc::Sender<Sighting>) {
+    async fn rounds(&self, base: Client, out: Intake) {
         let client = attentive(&base, Activity::begin());
         // Replicas that start together must not list together.
         let first = jitter::part_of(self.interval, 0.9..=1.0);
@@ -41,26 +42,43 @@ impl Reconciler {
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
-            for (watch, scope) in self.scopes.iter().enumerate() {
-                let asked_at = Instant::now();
-                let pods = self.list(scope, &client).await;
-                if out.send(Sighting::Listed { watch, asked_at, by_watch: false, pods }).await.is_err() {
-                    return;
-                }
+            let done = self.round(&self.pods, 0, &client, &out.pods).await
+                && self.round(&self.jobs, self.pods.len(), &client, &out.jobs).await;
+            if !done {
+                return;
             }
             self.metrics.reconciles.inc();
         }
     }
 
+    /// False if nobody takes the lists any more.
+    async fn round<K: Watched>(
+        &self,
+        scopes: &[Scope],
+        first_watch: usize,
+        client: &Client,
+        out: &mpsc::Sender<Sighting<K>>,
+    ) -> bool {
+        for (number, scope) in scopes.iter().enumerate() {
+            let asked_at = Instant::now();
+            let objects = self.list(scope, client).await;
+            let listed = Sighting::Listed { watch: first_watch + number, asked_at, by_watch: false, objects };
+            if out.send(listed).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The complete list; tries until there is one.
-    async fn list(&self, scope: &Scope, client: &Client) -> Vec<wire::Pod> {
+    async fn list<K: Watched>(&self, scope: &Scope, client: &Client) -> Vec<K> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         loop {
-            match list_all(scope, client).await {
-                Ok(pods) => return pods,
+            match list_all(&scope.api(client.clone()), &scope.selector).await {
+                Ok(objects) => return objects,
                 Err(error) => {
                     self.metrics.reconcile_failures.inc();
-                    tracing::warn!(selector = %scope.selector, error = %wording::of(&error), "reconciliation could not list the pods, trying again");
+                    tracing::warn!(selector = %scope.selector, error = %wording::of(&error), kind = %K::plural(&()), "reconciliation could not list, trying again");
                     tokio::time::sleep(backoff.pause()).await;
                 }
             }
@@ -69,16 +87,15 @@ impl Reconciler {
 }
 
 /// All pages of one quorum list (T7, T13).
-async fn list_all(scope: &Scope, client: &Client) -> kube::Result<Vec<wire::Pod>> {
-    let api = scope.api(client.clone());
-    let mut pods = Vec::new();
-    let mut params = ListParams::default().labels(&scope.selector).limit(PAGE_SIZE);
+pub(super) async fn list_all<K: Watched>(api: &Api<K>, selector: &str) -> kube::Result<Vec<K>> {
+    let mut objects = Vec::new();
+    let mut params = ListParams::default().labels(selector).limit(PAGE_SIZE);
     loop {
         let page = api.list(&params).await?;
-        pods.extend(page.items);
+        objects.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(pods),
+            None => return Ok(objects),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Is this pod really gone? Only a GET past every cache can say (T7, T20).
+//! Is this pod or Job really gone? Only a GET past every cache can say (T7, T20).
 
 use std::{sync::Arc, time::Duration};
 
-use kube::{Api, Client};
+use kube::{Api, Client, Resource, api::ListParams};
+use podherald_core::pod::JobRef;
 use tokio::sync::Semaphore;
 
 use crate::wording;
@@ -10,26 +11,47 @@ use crate::wording;
 use super::{
     api::{Activity, attentive},
     metrics::Metrics,
+    reconciler::list_all,
+    watcher::Watched,
     wire,
 };
 
+/// Label of every pod of a Job: the Job's uid.
+const CONTROLLER_LABEL: &str = "batch.kubernetes.io/controller-uid";
 /// GETs at a time.
 const CONCURRENCY: usize = 16;
 /// A GET that takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the API server says of a pod.
+/// What the API server says of a pod or Job.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// No pod of that name, or another one.
+    /// None of that name, or another one.
     Gone,
-    /// It is there.
-    Present(Box<wire::Pod>),
+    /// The pod is there.
+    Pod(Box<wire::Pod>),
+    /// The Job is there.
+    Job(Box<wire::Job>),
     /// It did not say.
     Failed,
 }
 
-/// Asks for single pods.
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    pub(super) kind: Kind,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Pod,
+    Job,
+}
+
+/// Asks for single objects.
 #[derive(Clone)]
 pub(super) struct Resolver {
     client: Client,
@@ -42,22 +64,99 @@ impl Resolver {
         Self { client: attentive(base, Activity::begin()), places: Arc::new(Semaphore::new(CONCURRENCY)), metrics }
     }
 
-    pub(super) async fn ask(&self, namespace: &str, name: &str, uid: &str) -> Answer {
+    pub(super) async fn ask(&self, object: &Object) -> Answer {
         let Ok(_place) = self.places.acquire().await else { return Answer::Failed };
-        let api = Api::<wire::Pod>::namespaced(self.client.clone(), namespace);
         self.metrics.resolutions.inc();
-        let failure = match tokio::time::timeout(PATIENCE, api.get_opt(name)).await {
-            Ok(Ok(None)) => return Answer::Gone,
-            Ok(Ok(Some(found))) => match &found.pod {
-                Some(pod) if pod.uid == uid => return Answer::Present(Box::new(found)),
-                Some(_) => return Answer::Gone, // the same name, another pod (T16)
-                None => "the answer has no identity".to_owned(),
-            },
-            Ok(Err(error)) => wording::of(&error),
-            Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+        let asked = match object.kind {
+            Kind::Pod => self.get(object, |pod: wire::Pod| Answer::Pod(Box::new(pod))).await,
+            Kind::Job => self.get(object, |job: wire::Job| Answer::Job(Box::new(job))).await,
         };
-        self.metrics.resolution_failures.inc();
-        tracing::warn!(namespace, name, uid, failure, "cannot tell whether the pod is gone, will ask again");
-        Answer::Failed
+        asked.unwrap_or_else(|failure| {
+            self.metrics.resolution_failures.inc();
+            let Object { namespace, name, uid, .. } = object;
+            tracing::warn!(namespace, name, uid, failure, "cannot tell whether it is gone, will ask again");
+            Answer::Failed
+        })
+    }
+
+    async fn get<K: Watched>(&self, object: &Object, present: impl Fn(K) -> Answer) -> Result<Answer, String> {
+        let api = Api::<K>::namespaced(self.client.clone(), &object.namespace);
+        let Some(found) = in_time(api.get_opt(&object.name)).await? else { return Ok(Answer::Gone) };
+        match found.meta().uid.as_deref() {
+            Some(uid) if uid == object.uid => Ok(present(found)),
+            Some(_) => Ok(Answer::Gone), // the same name, another one (T16)
+            None => Err("the answer has no identity".to_owned()),
+        }
+    }
+
+    /// All pods of a Job that these selectors admit, each with the number of its selector.
+    ///
+    /// # Errors
+    /// Why the API server did not say.
+    pub(super) async fn pods_of_job(
+        &self,
+        selectors: &[(usize, String)],
+        namespace: &str,
+        uid: &str,
+    ) -> Result<Vec<(usize, wire::Pod)>, String> {
+        let Ok(_place) = self.places.acquire().await else { return Err("closing".to_owned()) };
+        let api = Api::<wire::Pod>::namespaced(self.client.clone(), namespace);
+        let mut pods = Vec::new();
+        for (number, selector) in selectors {
+            self.metrics.resolutions.inc();
+            let selector = format!("{selector},{CONTROLLER_LABEL}={uid}");
+            let list = in_time(list_all(&api, &selector)).await?;
+            pods.extend(list.into_iter().map(|pod| (*number, pod)));
+        }
+        Ok(pods)
+    }
+
+    /// The Job of this name, if any of these selectors admits it, with that selector's number.
+    ///
+    /// # Errors
+    /// Why the API server did not say.
+    pub(super) async fn find_job(
+        &self,
+        selectors: &[(usize, String)],
+        namespace: &str,
+        job: &JobRef,
+    ) -> Result<Option<(usize, wire::Job)>, String> {
+        let Ok(_place) = self.places.acquire().await else { return Err("closing".to_owned()) };
+        let api = Api::<wire::Job>::namespaced(self.client.clone(), namespace);
+        // What a list lacks is not absent (T7, T20): only a list no older than the Job itself can tell that nobody admits it.
+        let Some(job) = in_time(api.get_opt(&job.name)).await?.filter(|found| has_uid(found, &job.uid)) else {
+            return Ok(None);
+        };
+        let (name, uid) =
+            (job.meta().name.as_deref().unwrap_or_default(), job.meta().uid.as_deref().unwrap_or_default());
+        for (number, selector) in selectors {
+            self.metrics.resolutions.inc();
+            let params = ListParams::default().labels(selector).fields(&format!("metadata.name={name}"));
+            let list = in_time(api.list(&params)).await?;
+            let version = version(list.metadata.resource_version.as_deref());
+            if let Some(found) = list.items.into_iter().find(|found| has_uid(found, uid)) {
+                return Ok(Some((*number, found)));
+            }
+            if version < self::version(job.meta().resource_version.as_deref()) {
+                return Err("the API server's list is older than what it has already told".to_owned());
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn has_uid<K: Watched>(object: &K, uid: &str) -> bool {
+    object.meta().uid.as_deref() == Some(uid)
+}
+
+/// For a comparison within one type; none where it is no number.
+fn version(text: Option<&str>) -> Option<u128> {
+    text?.parse().ok()
+}
+
+async fn in_time<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(|error| wording::of(&error)),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }

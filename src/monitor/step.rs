@@ -9,7 +9,7 @@ use std::{
 
 use podherald_core::{
     evidence::Evidence,
-    identity,
+    identity, job,
     mapper::{self, Observation, Step},
     pod::Pod,
 };
@@ -20,7 +20,7 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{Error, Inputs, Monitor, api::Backoff, follow::Heard, resolve::Answer, watcher::Sighting};
+use super::{Error, Inputs, Monitor, api::Backoff, follow::Heard, jobs::Kin, resolve::Answer, watcher::Sighting};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -30,21 +30,28 @@ const STRAY_ENDED: Duration = Duration::from_secs(60);
 
 /// What follows from a turn, once it is durable.
 #[derive(Default)]
-struct Outcome {
-    changes: Vec<Change>,
-    collect: Vec<String>,
-    resolve: Vec<String>,
+pub(super) struct Outcome {
+    pub(super) changes: Vec<Change>,
+    pub(super) collect: Vec<String>,
+    pub(super) resolve: Vec<String>,
     running: Vec<String>,
-    closed: Vec<String>,
+    pub(super) closed: Vec<String>,
+    /// Jobs that are over, whose pods are to be listed.
+    pub(super) confirm: Vec<String>,
 }
 
 impl Monitor {
-    pub(super) async fn turn(&mut self, inputs: Inputs) -> Result<(), Error> {
+    pub(super) async fn turn(&mut self, mut inputs: Inputs) -> Result<(), Error> {
         let mut outcome = Outcome::default();
-        let known = self.look_up(&inputs.sightings).await?;
-        let mut newcomers = Newcomers { known, claims: HashMap::new() };
+        let mut newcomers = Newcomers::default();
+        self.turn_of_jobs(&mut inputs, &mut newcomers, &mut outcome).await?;
+        let confirmed = Self::listed_pods(&mut inputs);
+        newcomers.known.extend(self.look_up(&inputs.sightings).await?);
         for sighting in inputs.sightings {
             self.sight(sighting, &mut newcomers, &mut outcome);
+        }
+        for uid in confirmed {
+            self.confirm_job(&uid, &mut outcome);
         }
         for (uid, answer) in inputs.answers {
             self.answer(&uid, answer, &mut outcome);
@@ -65,6 +72,9 @@ impl Monitor {
         for uid in outcome.resolve {
             self.resolve(&uid);
         }
+        for uid in outcome.confirm {
+            self.list_pods_of(&uid);
+        }
         for uid in outcome.running {
             self.follow_log(&uid).await;
         }
@@ -79,17 +89,30 @@ impl Monitor {
     /// What the journal knows of the pods that the index does not.
     async fn look_up(&self, sightings: &[Sighting]) -> Result<HashMap<String, Known>, Error> {
         let pods = sightings.iter().flat_map(|sighting| match sighting {
-            Sighting::Listed { pods, .. } => pods.as_slice(),
-            Sighting::Seen { pod, .. } | Sighting::Left { pod } => std::slice::from_ref(pod),
+            Sighting::Listed { objects, .. } => objects.as_slice(),
+            Sighting::Seen { object, .. } | Sighting::Left { object } => std::slice::from_ref(object),
         });
         let mut unknown = BTreeMap::new();
         for pod in pods.filter_map(|pod| pod.pod.as_ref()) {
-            if !self.index.contains(&pod.uid)
-                && let Some(id) = identity::execution_id(pod, &self.options.places)
-            {
+            if self.index.contains(&pod.uid) {
+                continue;
+            }
+            let id = identity::execution_id(pod, &self.options.places);
+            if let Some(job) = &pod.job {
+                // It is told by its Job whose it is, and a Job that is closed is known here only.
+                unknown.insert(pod.uid.clone(), id.unwrap_or_default().to_owned());
+                if !self.index.contains(&job.uid) {
+                    unknown.entry(job.uid.clone()).or_default();
+                }
+            } else if let Some(id) = id {
                 unknown.insert(pod.uid.clone(), id.to_owned());
             }
         }
+        self.known(unknown).await
+    }
+
+    /// What the journal knows, by uid, of these uids and the executions that they claim.
+    pub(super) async fn known(&self, unknown: BTreeMap<String, String>) -> Result<HashMap<String, Known>, Error> {
         if unknown.is_empty() {
             return Ok(HashMap::new());
         }
@@ -109,15 +132,19 @@ impl Monitor {
 
     fn sight(&mut self, sighting: Sighting, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         match sighting {
-            Sighting::Seen { watch, pod } => {
-                if let Some(pod) = self.identified(pod) {
+            Sighting::Seen { watch, object } => {
+                if let Some(pod) = self.identified(object) {
                     self.see(watch, &pod, newcomers, outcome);
                 }
             }
-            Sighting::Left { pod } => {
-                let Some(pod) = self.identified(pod) else { return };
-                if !self.admit(&pod, newcomers) {
-                    return;
+            Sighting::Left { object } => {
+                let Some(pod) = self.identified(object) else { return };
+                match self.admit(&pod, newcomers) {
+                    Admission::Tracked => {}
+                    Admission::Held => {
+                        return self.hold(&pod, Sighting::Left { object: pod.clone().into() });
+                    }
+                    Admission::None => return,
                 }
                 // The end may stand only in the deleted object (T2); whether the pod is gone, a GET decides (T15).
                 self.observe(&pod.uid, Observation::Seen(&pod), outcome);
@@ -127,8 +154,8 @@ impl Monitor {
                 }
                 outcome.resolve.push(pod.uid);
             }
-            Sighting::Listed { watch, asked_at, by_watch, pods } => {
-                let mut pods: Vec<Pod> = pods.into_iter().filter_map(|pod| self.identified(pod)).collect();
+            Sighting::Listed { watch, asked_at, by_watch, objects } => {
+                let mut pods: Vec<Pod> = objects.into_iter().filter_map(|pod| self.identified(pod)).collect();
                 // Attempts are numbered in the order of creation.
                 pods.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
                 let changes_before = outcome.changes.len();
@@ -136,42 +163,64 @@ impl Monitor {
                     self.see(watch, pod, newcomers, outcome);
                 }
                 let listed: HashSet<String> = pods.into_iter().map(|pod| pod.uid).collect();
-                let mut missing = self.index.missing(watch, asked_at, &listed);
-                if by_watch && self.listed.insert(watch) && self.listed.len() == self.options.watches {
-                    missing.extend(self.index.unseen());
-                }
-                if !by_watch {
-                    let repairs = outcome.changes.len() - changes_before + missing.len();
-                    self.metrics.repairs.inc_by(repairs as u64);
-                }
-                for uid in missing {
-                    if let Some(tracked) = self.index.get_mut(&uid) {
-                        tracked.strayed = true;
-                    }
-                    outcome.resolve.push(uid);
-                }
+                let repairs = outcome.changes.len() - changes_before;
+                self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
             }
+        }
+    }
+
+    /// Concludes what is missing from a complete list of pods or Jobs.
+    pub(super) fn after_list(
+        &mut self,
+        watch: usize,
+        asked_at: Instant,
+        by_watch: bool,
+        listed: &HashSet<String>,
+        repairs: usize,
+        outcome: &mut Outcome,
+    ) {
+        let mut missing = self.index.missing(watch, asked_at, listed);
+        let watches = self.options.pod_scopes.len() + self.options.job_scopes.len();
+        if by_watch && self.listed.insert(watch) && self.listed.len() == watches {
+            missing.extend(self.index.unseen());
+        }
+        if !by_watch {
+            self.metrics.repairs.inc_by((repairs + missing.len()) as u64);
+        }
+        for uid in missing {
+            if let Some(tracked) = self.index.get_mut(&uid) {
+                tracked.strayed = true;
+            }
+            outcome.resolve.push(uid);
         }
     }
 
     /// The pod itself, if the frame has an identity.
     fn identified(&self, pod: super::wire::Pod) -> Option<Pod> {
-        self.metrics.count_malformed(&pod.malformed);
-        if !pod.malformed.is_empty() {
-            tracing::warn!(fields = ?pod.malformed, pod = pod.pod.as_ref().map(|p| p.name.as_str()), "unreadable pod fields, taken as absent");
-        }
-        if pod.pod.is_none() {
-            self.metrics.unidentified.inc();
-            tracing::warn!("dropped a pod without name, namespace or uid");
-        }
+        self.note_quality("Pod", pod.pod.as_ref().map(|pod| pod.name.as_str()), &pod.malformed);
         pod.pod
+    }
+
+    pub(super) fn note_quality(&self, kind: &str, name: Option<&str>, malformed: &[&'static str]) {
+        self.metrics.count_malformed(malformed);
+        if !malformed.is_empty() {
+            tracing::warn!(kind, fields = ?malformed, name, "unreadable fields, taken as absent");
+        }
+        if name.is_none() {
+            self.metrics.unidentified.inc();
+            tracing::warn!(kind, "dropped an object without name, namespace or uid");
+        }
     }
 
     fn see(&mut self, watch: usize, pod: &Pod, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         let is_new = !self.index.contains(&pod.uid);
         let namesake = self.index.named(&pod.namespace, &pod.name).filter(|_| is_new).cloned();
-        if !self.admit(pod, newcomers) {
-            return;
+        match self.admit(pod, newcomers) {
+            Admission::Tracked => {}
+            Admission::Held => {
+                return self.hold(pod, Sighting::Seen { watch, object: pod.clone().into() });
+            }
+            Admission::None => return,
         }
         // A name is free only when its pod is gone, though nobody may have said so (T16).
         outcome.resolve.extend(namesake);
@@ -185,48 +234,71 @@ impl Monitor {
         self.observe(&pod.uid, Observation::Seen(pod), outcome);
     }
 
-    /// Makes sure that the index has the pod. False if it is none of ours, or closed long ago.
-    fn admit(&mut self, pod: &Pod, newcomers: &mut Newcomers) -> bool {
+    /// Makes sure that the index has the pod, if it is one of ours.
+    fn admit(&mut self, pod: &Pod, newcomers: &mut Newcomers) -> Admission {
         if self.index.contains(&pod.uid) {
-            return true;
+            return Admission::Tracked;
         }
+        // It stays among the known: a late list and a late frame of it may come in one turn.
+        if newcomers.is_closed(&pod.uid) {
+            return Admission::None;
+        }
+        if let Some(evidence) = newcomers.known_evidence(&pod.uid) {
+            self.index.insert(evidence, Instant::now());
+            return Admission::Tracked;
+        }
+        let kin = self.kin(pod, newcomers);
+        if matches!(kin, Kin::Unknown) {
+            return Admission::Held;
+        }
+        let Some(evidence) = self.begin_pod_of(kin, pod).or_else(|| self.begin(pod, newcomers)) else {
+            return Admission::None;
+        };
+        self.index.insert(evidence, Instant::now()).unsaved = true;
+        Admission::Tracked
+    }
+
+    /// The record of a pod that is an attempt by itself; none if nobody says whose.
+    fn begin(&mut self, pod: &Pod, newcomers: &mut Newcomers) -> Option<Evidence> {
         let Some(execution_id) = identity::execution_id(pod, &self.options.places) else {
             self.metrics.ignored.inc();
             tracing::debug!(namespace = pod.namespace, pod = pod.name, "no execution id, ignored");
-            return false;
+            return None;
         };
-        // It stays among the known: a late list and a late frame of it may come in one turn.
-        let is_closed = |known: &Known| known.evidence.as_ref().is_some_and(Evidence::is_closed);
-        if newcomers.known.get(&pod.uid).is_some_and(is_closed) {
-            return false;
-        }
-        let known = newcomers.known.remove(&pod.uid).unwrap_or_default();
-        if let Some(evidence) = known.evidence {
-            self.index.insert(evidence, Instant::now());
-            return true;
-        }
+        let place = (pod.namespace.as_str(), pod.name.as_str());
+        let attempt = self.number(newcomers, &pod.uid, execution_id, identity::attempt_key(pod), place);
+        let now = self.clock.now();
+        let mut evidence = mapper::begin(pod, execution_id, attempt.unwrap_or_default(), &self.options.policy, now);
+        evidence.conflict = attempt.is_none();
+        Some(evidence)
+    }
+
+    /// The number of an attempt, by its key; none if the execution is another namespace's.
+    pub(super) fn number(
+        &self,
+        newcomers: &mut Newcomers,
+        uid: &str,
+        execution_id: &str,
+        key: &str,
+        (namespace, name): (&str, &str),
+    ) -> Option<u32> {
+        let known = newcomers.known.remove(uid).unwrap_or_default();
         let claim = newcomers.claims.entry(execution_id.to_owned()).or_insert_with(|| {
-            known.claim.unwrap_or_else(|| Claim { namespace: pod.namespace.clone(), attempts: BTreeMap::new() })
+            known.claim.unwrap_or_else(|| Claim { namespace: namespace.to_owned(), attempts: BTreeMap::new() })
         });
-        let is_conflict = claim.namespace != pod.namespace;
-        let attempt = if is_conflict {
+        if claim.namespace != namespace {
             self.metrics.conflicts.inc();
             tracing::warn!(
                 execution_id,
-                namespace = pod.namespace,
-                pod = pod.name,
+                namespace,
+                name,
                 owner = claim.namespace,
-                "the pod claims an execution of another namespace, shown without events"
+                "it claims an execution of another namespace, shown without events"
             );
-            0
-        } else {
-            let next = claim.attempts.values().max().copied().unwrap_or_default() + 1;
-            *claim.attempts.entry(identity::attempt_key(pod).to_owned()).or_insert(next)
-        };
-        let mut evidence = mapper::begin(pod, execution_id, attempt, &self.options.policy, self.clock.now());
-        evidence.conflict = is_conflict;
-        self.index.insert(evidence, Instant::now()).unsaved = true;
-        true
+            return None;
+        }
+        let next = claim.attempts.values().max().copied().unwrap_or_default() + 1;
+        Some(*claim.attempts.entry(key.to_owned()).or_insert(next))
     }
 
     fn answer(&mut self, uid: &str, answer: Answer, outcome: &mut Outcome) {
@@ -238,11 +310,20 @@ impl Monitor {
                 let deleted = tracked.left;
                 self.observe(uid, Observation::Gone { deleted }, outcome);
             }
-            Answer::Present(found) => {
+            Answer::Pod(_) | Answer::Job(_) => {
                 tracked.failures = 0;
                 tracked.left = false;
-                let Some(pod) = self.identified(*found) else { return };
-                self.observe(uid, Observation::Seen(&pod), outcome);
+                match answer {
+                    Answer::Pod(found) => {
+                        let Some(pod) = self.identified(*found) else { return };
+                        self.observe(uid, Observation::Seen(&pod), outcome);
+                    }
+                    Answer::Job(found) => {
+                        let Some(job) = self.identified_job(*found) else { return };
+                        self.observe_job(uid, job::Observation::Seen(&job), outcome);
+                    }
+                    Answer::Gone | Answer::Failed => {}
+                }
                 if let Some(tracked) = self.index.get_mut(uid).filter(|tracked| tracked.strayed) {
                     let pause = if tracked.evidence.terminal.is_some() { STRAY_ENDED } else { STRAY_OPEN };
                     tracked.recheck = Some(now + pause);
@@ -270,10 +351,14 @@ impl Monitor {
         self.index.reschedule(uid);
     }
 
-    fn observe(&mut self, uid: &str, observation: Observation<'_>, outcome: &mut Outcome) {
+    pub(super) fn observe(&mut self, uid: &str, observation: Observation<'_>, outcome: &mut Outcome) {
         let now = self.clock.now();
         let Some(tracked) = self.index.get_mut(uid) else { return };
+        if tracked.evidence.subject.job().is_some() {
+            return self.observe_as_job(uid, observation, outcome);
+        }
         self.metrics.observations.inc();
+        let is_tick = matches!(observation, Observation::Tick);
         let evidence = Arc::make_mut(&mut tracked.evidence);
         let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
         if evidence.is_closed() {
@@ -285,7 +370,8 @@ impl Monitor {
         if collect {
             outcome.collect.push(uid.to_owned());
         }
-        if tracked.evidence.terminal.is_some() {
+        let job = tracked.evidence.subject.of_job().filter(|_| changed || is_tick).map(|part| part.job.clone());
+        if tracked.evidence.has_output() {
             if let Some(followed) = self.followed.get(uid) {
                 followed.over.cancel();
             }
@@ -298,6 +384,9 @@ impl Monitor {
         {
             tracked.tick = tick;
             self.index.reschedule(uid);
+        }
+        if let Some(job) = job {
+            self.tell_job(&job, uid, outcome);
         }
     }
 
@@ -342,8 +431,36 @@ fn append_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(20), Duration::from_secs(5))
 }
 
-/// Pods that the index has not met, as far as the journal and this turn know them.
-struct Newcomers {
-    known: HashMap<String, Known>,
+/// What becomes of a sighting.
+enum Admission {
+    /// The index has the pod.
+    Tracked,
+    /// Its Job has to be known first.
+    Held,
+    /// It is none of ours, or closed long ago.
+    None,
+}
+
+/// Pods and Jobs that the index has not met, as far as the journal and this turn know them.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    pub(super) known: HashMap<String, Known>,
     claims: HashMap<String, Claim>,
+}
+
+impl Newcomers {
+    fn is_closed(&self, uid: &str) -> bool {
+        self.known.get(uid).and_then(|known| known.evidence.as_ref()).is_some_and(Evidence::is_closed)
+    }
+
+    /// The Job of this uid, if it has ended and is gone.
+    pub(super) fn closed_job(&self, uid: &str) -> Option<&Evidence> {
+        let evidence = self.known.get(uid)?.evidence.as_ref()?;
+        (evidence.subject.job().is_some() && evidence.is_closed()).then_some(evidence)
+    }
+
+    /// The record that the journal has, for the index to go on with.
+    pub(super) fn known_evidence(&mut self, uid: &str) -> Option<Evidence> {
+        self.known.get_mut(uid)?.evidence.take()
+    }
 }

@@ -4,16 +4,19 @@
 //! here: a watch that the server refuses to start from its version for ever, and one that says nothing any more.
 
 use std::{
+    fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -28,12 +31,12 @@ use super::{
     wire,
 };
 
-/// Pods a page: fewer cost round trips, more cost memory.
+/// Objects a page: fewer cost round trips, more cost memory.
 pub const PAGE_SIZE: u32 = 500;
 
-/// What a watch saw.
+/// What a watch of pods or of Jobs saw.
 #[derive(Debug)]
-pub enum Sighting {
+pub enum Sighting<K = wire::Pod> {
     /// A complete list of the watch's selector.
     Listed {
         /// Which watch.
@@ -42,22 +45,49 @@ pub enum Sighting {
         asked_at: Instant,
         /// True if a relist or start, false if the reconciler asked.
         by_watch: bool,
-        /// All pods of the selector.
-        pods: Vec<wire::Pod>,
+        /// All objects of the selector.
+        objects: Vec<K>,
     },
-    /// A pod was added or changed.
+    /// An object was added or changed.
     Seen {
         /// Which watch.
         watch: usize,
         /// Its state.
-        pod: wire::Pod,
+        object: K,
     },
-    /// A pod left the watch: deleted, or its labels changed (T15).
+    /// An object left the watch: deleted, or its labels changed (T15).
     Left {
         /// Its last state.
-        pod: wire::Pod,
+        object: K,
     },
 }
+
+/// Where those who see something send it.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// Of pods.
+    pub pods: mpsc::Sender<Sighting>,
+    /// Of Jobs.
+    pub jobs: mpsc::Sender<Sighting<wire::Job>>,
+}
+
+/// Where it is received.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Of pods.
+    pub pods: mpsc::Receiver<Sighting>,
+    /// Of Jobs.
+    pub jobs: mpsc::Receiver<Sighting<wire::Job>>,
+}
+
+/// What can be watched.
+pub trait Watched:
+    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl Watched for wire::Pod {}
+impl Watched for wire::Job {}
 
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +99,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The pods of the scope.
-    pub fn api(&self, client: Client) -> Api<wire::Pod> {
+    /// The objects of the scope.
+    pub fn api<K: Watched>(&self, client: Client) -> Api<K> {
         match &self.namespace {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
@@ -149,7 +179,7 @@ impl Watch {
     }
 
     /// Watches until cancelled, or until nobody takes what it sees.
-    pub async fn run(self, base: Client, out: mpsc::Sender<Sighting>, stop: CancellationToken) {
+    pub async fn run<K: Watched>(self, base: Client, out: mpsc::Sender<Sighting<K>>, stop: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(30));
         while !stop.is_cancelled() {
             tokio::select! {
@@ -161,8 +191,8 @@ impl Watch {
     }
 
     /// Drives one watcher until it has to be replaced.
-    async fn watch_once(&self, base: &Client, out: &mpsc::Sender<Sighting>, backoff: &mut Backoff) {
-        let api = self.scope.api(attentive(base, self.freshness.activity.clone()));
+    async fn watch_once<K: Watched>(&self, base: &Client, out: &mpsc::Sender<Sighting<K>>, backoff: &mut Backoff) {
+        let api = self.scope.api::<K>(attentive(base, self.freshness.activity.clone()));
         let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(60).max(1);
         let config = watcher::Config::default().labels(&self.scope.selector).timeout(seconds).page_size(PAGE_SIZE);
         let mut events = pin!(watcher(api, config));
@@ -190,21 +220,21 @@ impl Watch {
                         asked_at = Instant::now();
                         continue;
                     }
-                    Event::InitApply(pod) => {
-                        listing.push(pod);
+                    Event::InitApply(object) => {
+                        listing.push(object);
                         continue;
                     }
                     Event::InitDone => {
                         self.metrics.lists.inc();
-                        let pods = std::mem::take(&mut listing);
-                        Sighting::Listed { watch: self.id, asked_at, by_watch: true, pods }
+                        let objects = std::mem::take(&mut listing);
+                        Sighting::Listed { watch: self.id, asked_at, by_watch: true, objects }
                     }
-                    Event::Apply(pod) => Sighting::Seen { watch: self.id, pod },
-                    Event::Delete(pod) => Sighting::Left { pod },
+                    Event::Apply(object) => Sighting::Seen { watch: self.id, object },
+                    Event::Delete(object) => Sighting::Left { object },
                 },
                 Some(Err(error)) => {
                     self.metrics.watch_failures.inc();
-                    self.note(&error);
+                    self.note::<K>(&error);
                     let pause = backoff.pause();
                     tracing::info!(watch = self.id, error = %wording::of(&error), pause_ms = pause.as_millis(), "watch failed, trying again");
                     sleep(pause).await;
@@ -231,10 +261,15 @@ impl Watch {
     }
 
     /// A refusal is not "no pods" (T17): it shows at once, not only when the watch has gone stale.
-    fn note(&self, error: &watcher::Error) {
+    fn note<K: Watched>(&self, error: &watcher::Error) {
+        let kind = K::plural(&());
+        let remedy = match &*kind {
+            "jobs" => "; grant the role in deploy/, or set kube.jobs = false to follow each pod of a Job by itself",
+            _ => "",
+        };
         let refusal = status_of(error).filter(|status| matches!(status.code, 401 | 403)).map(|status| {
             format!(
-                "the API server refuses the watch of `{}` ({}): {}",
+                "the API server refuses the watch of {kind} `{}` ({}): {}{remedy}",
                 self.scope.selector, status.code, status.message
             )
         });

@@ -9,12 +9,14 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, str::Fro
 use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use podherald_core::pod::{
-    Condition, Container, ContainerState, ContainerStatus, Phase, RestartPolicy, RestartRule, Termination,
+    Condition, Container, ContainerState, ContainerStatus, JobRef, Phase, RestartPolicy, RestartRule, Termination,
 };
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
+
+pub use job::Job;
 
 /// Annotations longer than this are dropped: none that podherald reads is longer.
 const MAX_ANNOTATION_BYTES: usize = 1024;
@@ -27,6 +29,12 @@ pub struct Pod {
     pub pod: Option<podherald_core::pod::Pod>,
     /// Fields that were there and could not be read.
     pub malformed: Vec<&'static str>,
+}
+
+impl From<podherald_core::pod::Pod> for Pod {
+    fn from(pod: podherald_core::pod::Pod) -> Self {
+        Self { pod: Some(pod), ..Self::default() }
+    }
 }
 
 impl kube::Resource for Pod {
@@ -216,6 +224,9 @@ macro_rules! objects {
     )*};
 }
 
+// Here, below the macro that it uses.
+mod job;
+
 type List<T> = Vec<Field<T>>;
 
 objects! {
@@ -225,7 +236,7 @@ objects! {
         deletion_timestamp: Time, deletion_grace_period_seconds: i64, labels: BTreeMap<String, Field<String>>,
         annotations: BTreeMap<String, Field<String>>, owner_references: List<RawOwner>,
     }
-    struct RawOwner { kind: String, uid: String, controller: bool, }
+    struct RawOwner { kind: String, name: String, uid: String, controller: bool, }
     struct RawSpec {
         node_name: String, restart_policy: String, active_deadline_seconds: i64, containers: List<RawContainer>,
         init_containers: List<RawContainer>,
@@ -323,8 +334,9 @@ impl Reader {
         let owners = self.list("metadata.ownerReferences", meta.owner_references, |reader, owner| {
             let is_controller = reader.take("metadata.ownerReferences.controller", owner.controller) == Some(true);
             let is_job = reader.text("metadata.ownerReferences.kind", owner.kind).as_deref() == Some("Job");
+            let name = reader.text("metadata.ownerReferences.name", owner.name);
             let uid = reader.text("metadata.ownerReferences.uid", owner.uid);
-            uid.filter(|_| is_controller && is_job)
+            Some(JobRef { name: name?, uid: uid? }).filter(|_| is_controller && is_job)
         });
         let created = self.time("metadata.creationTimestamp", meta.creation_timestamp);
         let deletion = self.time("metadata.deletionTimestamp", meta.deletion_timestamp);
@@ -340,7 +352,7 @@ impl Reader {
             deletion_grace_seconds,
             labels,
             annotations,
-            job_uid: owners.into_iter().next(),
+            job: owners.into_iter().next(),
             node_name: self.text("spec.nodeName", spec.node_name),
             restart_policy: self.choice("spec.restartPolicy", spec.restart_policy, restart_policy).unwrap_or_default(),
             active_deadline_seconds: self.take("spec.activeDeadlineSeconds", spec.active_deadline_seconds),
@@ -491,7 +503,8 @@ mod tests {
         let read = read(&good());
         assert!(read.malformed.is_empty(), "{:?}", read.malformed);
         let pod = read.pod.unwrap();
-        assert_eq!((pod.name.as_str(), pod.uid.as_str(), pod.job_uid.as_deref()), ("p", "u", Some("j")));
+        assert_eq!((pod.name.as_str(), pod.uid.as_str()), ("p", "u"));
+        assert_eq!(pod.job, Some(JobRef { name: "n".into(), uid: "j".into() }));
         assert_eq!((pod.phase, pod.reason.as_deref()), (Phase::Failed, Some("Evicted")));
         assert_eq!(pod.init_containers[0].restart_policy, Some(RestartPolicy::Always));
         let end = pod.container_statuses[0].state.terminated().unwrap();

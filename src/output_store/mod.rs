@@ -13,6 +13,9 @@
 //! execution's inline text is all of it. A log of more than `logs.max_bytes` is kept as its first and its last half of
 //! that, without a mark between them; `bytes_total` and `bytes_kept` of the event tell.
 //!
+//! Where an attempt has several pods, each one's output is beside it, in `<attempt>.<digest of the pod's uid>/`, until it is
+//! decided which is the attempt's.
+//!
 //! Files are written before the terminal event and named by nothing but execution and attempt: a crash before the event
 //! leaves files that nobody refers to, and the next collection of that attempt replaces them.
 //!
@@ -129,6 +132,17 @@ impl OutputStore {
         .await
     }
 
+    /// Makes the output of one of an attempt's pods that of the attempt, and removes the other pods'. Doing it again is
+    /// harmless.
+    ///
+    /// # Errors
+    /// If the files cannot be moved or removed.
+    pub async fn adopt(&self, execution_id: &str, attempt: u32, pod: Option<&str>) -> Result<()> {
+        let directory = self.attempt(execution_id, attempt);
+        let chosen = pod.map(|pod| self.pod(execution_id, attempt, pod));
+        blocking(move || adopt(&directory, chosen.as_deref())).await
+    }
+
     /// Removes all files of an execution; that there are none is fine.
     ///
     /// # Errors
@@ -147,6 +161,11 @@ impl OutputStore {
         self.execution(execution_id).join(attempt.to_string())
     }
 
+    fn pod(&self, execution_id: &str, attempt: u32, pod: &str) -> PathBuf {
+        let digest = Uuid::new_v5(&EVENT_NAMESPACE, pod.as_bytes());
+        self.execution(execution_id).join(format!("{attempt}.{digest}"))
+    }
+
     fn spool_path(&self) -> PathBuf {
         self.unfinished().join(self.spools.fetch_add(1, Ordering::Relaxed).to_string())
     }
@@ -154,6 +173,28 @@ impl OutputStore {
     fn unfinished(&self) -> PathBuf {
         self.root.join("unfinished")
     }
+}
+
+fn adopt(directory: &Path, chosen: Option<&Path>) -> Result<()> {
+    let execution = directory.parent().expect("an attempt's directory is in its execution's");
+    if let Some(chosen) = chosen.filter(|chosen| chosen.is_dir()) {
+        missing_is_fine(fs::remove_dir_all(directory)).map_err(failed("replace", directory))?;
+        fs::rename(chosen, directory).map_err(failed("move", chosen))?;
+        sync_directory(execution)?;
+    }
+    let entries = match fs::read_dir(execution) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read", execution)(error)),
+    };
+    let of_pods = format!("{}.", directory.file_name().unwrap_or_default().to_string_lossy());
+    for entry in entries {
+        let entry = entry.map_err(failed("read", execution))?;
+        if entry.file_name().to_string_lossy().starts_with(&of_pods) {
+            missing_is_fine(fs::remove_dir_all(entry.path())).map_err(failed("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

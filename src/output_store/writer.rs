@@ -22,6 +22,7 @@ const BATCH: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Writer {
     store: OutputStore,
+    pod: Option<String>,
     max_bytes: u64,
     buffer: Vec<u8>,
     spool: Option<Spool>,
@@ -29,7 +30,13 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(store: OutputStore, max_bytes: u64) -> Self {
-        Self { store, max_bytes, buffer: Vec::new(), spool: None }
+        Self { store, pod: None, max_bytes, buffer: Vec::new(), spool: None }
+    }
+
+    /// The output is one pod's, and it is not decided yet whether it will be the attempt's.
+    #[must_use]
+    pub fn of_pod(self, uid: Option<String>) -> Self {
+        Self { pod: uid, ..self }
     }
 
     /// Takes the next bytes of the log. Holds at most a batch and these in memory.
@@ -69,7 +76,10 @@ impl Writer {
             return (scan.into_inline_only(), Err(e));
         }
         let log = self.spool.take().map_or_else(|| Log::Memory(std::mem::take(&mut self.buffer)), Log::File);
-        let directory = self.store.attempt(execution_id, attempt);
+        let directory = match &self.pod {
+            Some(pod) => self.store.pod(execution_id, attempt, pod),
+            None => self.store.attempt(execution_id, attempt),
+        };
         let scan = Arc::new(scan);
         let shared = Arc::clone(&scan);
         let max_bytes = self.max_bytes;

@@ -108,7 +108,7 @@ async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_i
     let shown = journal.display();
     let damaged = format!("podherald: the journal {shown} is damaged: ");
     let newer = format!(
-        "podherald: the journal {shown} has format 99, this podherald knows formats up to 1: start the newer podherald"
+        "podherald: the journal {shown} has format 99, this podherald knows formats up to 2: start the newer podherald"
     );
     let spoilt: [(Spoil, &str); 4] = [
         (|journal| fs::write(journal, [7; 8192]).unwrap(), &damaged),
@@ -195,7 +195,7 @@ async fn a_refusal_of_the_api_server_is_told_in_its_own_words() {
     let mut herald = place.launch(&[]);
     herald.until_listening().await;
     let deadline = tokio::time::Instant::now() + LIMIT;
-    while !herald.log().contains("watch failed") {
+    while !herald.log().contains("list: pods is forbidden") {
         assert!(tokio::time::Instant::now() < deadline, "{}", herald.log());
         tokio::task::yield_now().await;
     }
@@ -203,7 +203,10 @@ async fn a_refusal_of_the_api_server_is_told_in_its_own_words() {
     let problem: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("the API server refuses the watch of `execution-id` (403): pods is forbidden"), "{detail}");
+    assert!(
+        detail.contains("the API server refuses the watch of pods `execution-id` (403): pods is forbidden"),
+        "{detail}"
+    );
     assert!(herald.log().contains("failed to perform initial object list: pods is forbidden"), "{}", herald.log());
     assert_no_debug(&herald);
 
@@ -267,14 +270,15 @@ fn explain(arguments: &[&str], text: &[u8]) -> Output {
 
 #[test]
 fn what_cannot_be_explained_is_said_in_one_line() {
-    const WANTED: &str = "give pods, a list of pods or watch events, as `kubectl get pod NAME -o json` prints them";
+    const WANTED: &str =
+        "give pods, Jobs, a list of them or watch events, as `kubectl get pod NAME -o json` prints them";
     for (arguments, text, expected) in [
         (&[][..], &b"{\"kind\":"[..], "standard input is neither JSON nor YAML (EOF while parsing"),
         (&[], b"a: [1\nb: }", "standard input is neither JSON nor YAML (error: line 2 column "),
         (&[], b"\xff\xfe\x00\x01", "standard input is neither JSON nor YAML ("),
-        (&[], b"", &format!("standard input holds no pod; {WANTED}")),
-        (&[], b"{\"kind\":\"List\",\"items\":[]}", &format!("standard input holds no pod; {WANTED}")),
-        (&[], b"{\"kind\":\"Service\"}", &format!("standard input holds no pod; {WANTED}")),
+        (&[], b"", &format!("standard input holds no pod or Job; {WANTED}")),
+        (&[], b"{\"kind\":\"List\",\"items\":[]}", &format!("standard input holds no pod or Job; {WANTED}")),
+        (&[], b"{\"kind\":\"Service\"}", &format!("standard input holds no pod or Job; {WANTED}")),
         (&["no/such.json"], b"", "no/such.json cannot be read: No such file or directory (os error 2)"),
         (&["src"], b"", "src cannot be read: Is a directory (os error 21)"),
     ] {

@@ -100,6 +100,21 @@ impl Inside {
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
+    /// The status and text of a GET.
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
+        let response = self.ask(path, &[]).await;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Directories of outputs, each of one attempt or one pod.
+    pub(crate) fn output_directories(&self) -> usize {
+        let list = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let executions = list(&self.directory.path().join("output")).filter(|path| !path.ends_with("unfinished"));
+        executions.map(|execution| list(&execution).count()).sum()
+    }
+
     /// All events so far, page by page.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let mut events = Vec::new();

@@ -11,6 +11,7 @@ mod faulty_journal;
 #[path = "../real/herald.rs"]
 mod herald;
 mod inside;
+mod jobs;
 mod live;
 mod logs;
 mod odd_server;

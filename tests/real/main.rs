@@ -10,6 +10,7 @@ mod conformance;
 mod crash;
 mod full_disk;
 mod herald;
+mod jobs;
 mod lives;
 mod load;
 mod node;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     event::{Cause, CauseClass, ErrorType, Exit, ExitSource, Oom},
-    evidence::{Ending, Evidence, MainState, Outcome, PendingClass},
+    evidence::{Ending, Evidence, MainState, Outcome, PendingClass, Subject},
     mapper::Policy,
     merge::{NODE_LOST, is_node_lost, will_restart},
     pod::{Phase, Termination},
@@ -28,7 +28,9 @@ pub(crate) enum Decision {
 /// Decides from the evidence, at `now`.
 pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> Decision {
     let judge = Judge { evidence, now };
-    let is_over = evidence.phase.is_terminal() || evidence.gone.is_some();
+    let is_of_job = matches!(evidence.subject, Subject::PodOfJob(_));
+    // A Job that gives up deletes its pod between two runs: there will be no other, and the log goes with it (T53).
+    let is_over = evidence.phase.is_terminal() || evidence.gone.is_some() || (is_of_job && evidence.deletion.is_some());
     if let Some(end) = evidence.ended_run()
         && (is_over || !will_restart_main(evidence, end))
     {
@@ -53,9 +55,17 @@ pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> De
         };
     }
     match pending_deadline(evidence, policy) {
+        // A Job may have other pods, so what this means is for the Job to say.
+        Some(deadline) if now >= deadline && is_of_job => Decision::Open(None),
         Some(deadline) if now >= deadline => judge.ended(judge.never_started()),
         deadline => Decision::Open(deadline),
     }
+}
+
+/// The end of an attempt whose program waits, in this pod, for something that does not come.
+pub(crate) fn never_started(evidence: &Evidence, now: Timestamp) -> Ending {
+    let judge = Judge { evidence, now };
+    judge.ending(judge.never_started())
 }
 
 fn will_restart_main(evidence: &Evidence, end: &Termination) -> bool {
@@ -73,7 +83,7 @@ fn exit_patience(evidence: &Evidence, policy: &Policy) -> SignedDuration {
     policy.exit_grace + SignedDuration::from_secs(own_grace)
 }
 
-fn pending_deadline(evidence: &Evidence, policy: &Policy) -> Option<Timestamp> {
+pub(crate) fn pending_deadline(evidence: &Evidence, policy: &Policy) -> Option<Timestamp> {
     let pending = evidence.pending.as_ref()?;
     let grace = match pending.class {
         PendingClass::Benign => return None,
@@ -156,6 +166,10 @@ struct Finding {
 
 impl Judge<'_> {
     fn ended(&self, finding: Finding) -> Decision {
+        Decision::Ended(Box::new(self.ending(finding)))
+    }
+
+    fn ending(&self, finding: Finding) -> Ending {
         let evidence = self.evidence;
         let oom = finding.end.as_ref().filter(|end| end.reason.as_deref() == Some("OOMKilled")).map(|end| Oom {
             seen: true,
@@ -169,7 +183,7 @@ impl Judge<'_> {
             evidence: facts(evidence),
         });
         let at = finding.end.as_ref().and_then(|end| end.finished_at).unwrap_or(self.now);
-        Decision::Ended(Box::new(Ending {
+        Ending {
             outcome: finding.outcome,
             exit: finding.exit,
             cause,
@@ -178,7 +192,8 @@ impl Judge<'_> {
             decided_at: self.now,
             container: finding.container,
             message: finding.message,
-        }))
+            deadline_seconds: None,
+        }
     }
 
     fn by_exit(&self, end: &Termination) -> Finding {

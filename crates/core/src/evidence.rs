@@ -1,4 +1,4 @@
-//! What podherald has seen of one pod: the private record from which events are made.
+//! What podherald has seen of one pod, or one Job: the private record from which events are made.
 //!
 //! Evidence only grows. A later status can be poorer than an earlier one (T65a), frames repeat and arrive late, so
 //! [`crate::mapper`] merges and never overwrites. The journal keeps the record; after a restart it is all that is known.
@@ -11,10 +11,12 @@ use uuid::Uuid;
 
 use crate::{
     event::{Cause, Exit, Oom},
+    identity::Marks,
+    output::Collected,
     pod::{Container, Phase, RestartPolicy, Termination},
 };
 
-/// One pod of one attempt.
+/// One pod of one attempt, or the Job that is the attempt. A Job's record leaves the fields of containers as they were born.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// `metadata.uid`: the record's key.
@@ -25,10 +27,13 @@ pub struct Evidence {
     pub name: String,
     /// The execution that the pod belongs to.
     pub execution_id: String,
-    /// Annotation `podherald.dev/attempt`, else the pod's uid; never a name.
+    /// Annotation `podherald.dev/attempt`, else the uid of the tracked Job, else the pod's uid; never a name.
     pub attempt_key: String,
     /// Counted from 1, given at first sight and kept.
     pub attempt: u32,
+    /// Whose record this is.
+    #[serde(default, skip_serializing_if = "Subject::is_pod")]
+    pub subject: Subject,
     /// True if the execution is another namespace's: shown, but without events.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
@@ -127,15 +132,80 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+/// What an object is born with.
+pub(crate) struct Born<'a> {
+    pub(crate) marks: Marks<'a>,
+    pub(crate) namespace: &'a str,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) attempt_key: &'a str,
+}
+
 impl Evidence {
-    /// True once nothing more will come of this pod: its attempt ended (or never counted) and it is gone.
+    /// The record of something of which nothing but its birth is known.
+    pub(crate) fn of(born: &Born<'_>, execution_id: &str, attempt: u32, now: Timestamp) -> Self {
+        let Marks { name, uid, labels, annotations } = born.marks;
+        let correlation_id =
+            annotations.get("integr8s.io/correlation-id").or_else(|| labels.get("correlation-id")).cloned();
+        Self {
+            uid: uid.to_owned(),
+            namespace: born.namespace.to_owned(),
+            name: name.to_owned(),
+            execution_id: execution_id.to_owned(),
+            attempt_key: born.attempt_key.to_owned(),
+            attempt,
+            subject: Subject::Pod,
+            conflict: false,
+            labels: labels.clone(),
+            correlation_id,
+            created: born.created,
+            first_seen: now,
+            last_seen: now,
+            main: None,
+            restart_policy: RestartPolicy::default(),
+            active_deadline_seconds: None,
+            start_time: None,
+            node_name: None,
+            phase: Phase::Pending,
+            reason: None,
+            message: None,
+            scheduled_at: None,
+            started_at: None,
+            container_id: None,
+            state: MainState::Unknown,
+            restart_count: 0,
+            exit: None,
+            init_failure: None,
+            disruption: None,
+            pending: None,
+            deletion: None,
+            intent: None,
+            cut_off_at: None,
+            gone: None,
+            ending: None,
+            terminal: None,
+            progress: None,
+            amendments: 0,
+            emitted: Emitted::default(),
+        }
+    }
+
+    /// True once nothing more will come of this pod or Job: its attempt ended (or never counted) and it is gone.
     pub fn is_closed(&self) -> bool {
-        self.gone.is_some() && (self.conflict || (self.terminal.is_some() && self.emitted.pod_deleted))
+        let all_told = match &self.subject {
+            Subject::Job(job) => job.released,
+            Subject::Pod | Subject::PodOfJob(_) => self.emitted.pod_deleted,
+        };
+        self.gone.is_some() && (self.conflict || (self.terminal.is_some() && all_told))
     }
 
     /// True while the decision waits for the output.
     pub fn is_collecting(&self) -> bool {
-        self.ending.is_some() && self.terminal.is_none()
+        self.ending.is_some() && !self.has_output()
+    }
+
+    /// True once the output of this record is known, or does not matter any more.
+    pub fn has_output(&self) -> bool {
+        self.terminal.is_some() || self.subject.of_job().is_some_and(|part| part.output.is_some())
     }
 
     /// Name of the main container while it runs.
@@ -154,11 +224,126 @@ impl Evidence {
     pub fn monitor_state(&self) -> MonitorState {
         match () {
             () if self.conflict => MonitorState::Conflict,
-            () if self.terminal.is_some() => MonitorState::Ended,
+            () if self.has_output() => MonitorState::Ended,
             () if self.ending.is_some() => MonitorState::Collecting,
             () => MonitorState::Tracked,
         }
     }
+}
+
+/// Whose record it is, and so who ends the attempt.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A pod that is an attempt by itself.
+    #[default]
+    Pod,
+    /// A pod of a tracked Job: evidence of the Job's attempt, which the pod does not end.
+    PodOfJob(Box<PodOfJob>),
+    /// A Job: an attempt of many pods, or of none.
+    Job(Box<JobFacts>),
+}
+
+impl Subject {
+    fn is_pod(&self) -> bool {
+        matches!(self, Self::Pod)
+    }
+
+    /// The Job's facts, if it is one.
+    pub fn job(&self) -> Option<&JobFacts> {
+        if let Self::Job(facts) = self { Some(facts) } else { None }
+    }
+
+    /// What a pod has for its Job, if it has one.
+    pub fn of_job(&self) -> Option<&PodOfJob> {
+        if let Self::PodOfJob(part) = self { Some(part) } else { None }
+    }
+}
+
+/// What a pod keeps for its Job.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodOfJob {
+    /// `uid` of the Job.
+    pub job: String,
+    /// How many pods of the Job were seen before this one.
+    pub number: u32,
+    /// What it printed, read at its own end: the Job may delete the pod with its logs (T53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<Collected>>,
+    /// Another pod's output matters more, so this one's was let go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
+}
+
+/// What is known of a Job beyond what it shares with a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobFacts {
+    /// `spec.suspend`: its pods are deleted, and that is no failure (T61).
+    #[serde(default)]
+    pub suspended: bool,
+    /// `spec.completions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completions: Option<u32>,
+    /// The highest `status.succeeded` seen.
+    #[serde(default)]
+    pub succeeded: u32,
+    /// The highest `status.failed` seen; ignored failures are not among them (T55).
+    #[serde(default)]
+    pub failed: u32,
+    /// `FailureTarget` or `SuccessCriteriaMet`: announced, not yet so (T58).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<String>,
+    /// `Complete` or `Failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
+    /// When a list of its pods, asked for after its end, was taken in: what is not known by then, nobody will tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<Timestamp>,
+    /// Pods of it that were seen.
+    #[serde(default)]
+    pub pods: u32,
+    /// The pod whose output a success would tell: of those with code 0 the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Candidate>,
+    /// The pod whose output a failure would tell: of those that failed by themselves the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst: Option<Candidate>,
+    /// `uid` of the pod whose output is the attempt's, once that is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
+    /// Its pods know that the attempt has ended.
+    #[serde(default)]
+    pub released: bool,
+}
+
+/// A pod that ended, by how much it tells of its Job's end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Candidate {
+    /// It was not deleted or lost: that would tell less.
+    pub by_itself: bool,
+    /// When it ended, in whole seconds (T50).
+    pub at: Timestamp,
+    /// How many pods of the Job were seen before it.
+    pub number: u32,
+    /// `uid` of the pod.
+    pub uid: String,
+}
+
+/// The condition that ended a Job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
+    /// `Complete`; else `Failed`.
+    pub complete: bool,
+    /// `reason`, `BackoffLimitExceeded` for instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `lastTransitionTime`.
+    pub at: Timestamp,
+    /// When podherald first saw it.
+    pub seen_at: Timestamp,
 }
 
 /// `state` of `/pods`.
@@ -307,6 +492,9 @@ pub struct Ending {
     /// Termination or waiting message: stands in for stderr when no log has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// `activeDeadlineSeconds` of the Job's pod that ran out of time, where that and not the Job's ended the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<i64>,
 }
 
 /// The four ways to end.

@@ -241,7 +241,7 @@ impl Execution {
         Self { execution_id: execution_id.to_owned(), ..Self::default() }
     }
 
-    /// Takes in what is known of one of its pods. A conflicting pod is not one of its pods.
+    /// Takes in what is known of one of its pods, or of the Job that made them. A conflicting pod is not one of its pods.
     pub fn witness(&mut self, evidence: &Evidence) {
         if evidence.conflict {
             return;
@@ -259,6 +259,9 @@ impl Execution {
             self.times.created = earliest(self.times.created, created);
             self.times.scheduled = earliest(self.times.scheduled, evidence.scheduled_at);
             self.times.started = earliest(self.times.started, evidence.started_at);
+        }
+        if evidence.subject.job().is_some() {
+            return;
         }
         let summary = PodSummary {
             namespace: evidence.namespace.clone(),

@@ -1,8 +1,11 @@
 //! Whose pod is it: the execution id and the attempt's key.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use crate::pod::{ATTEMPT_ANNOTATION, Pod};
+use crate::{
+    job::Job,
+    pod::{ATTEMPT_ANNOTATION, Pod},
+};
 
 /// Longest execution id taken from a pod, in bytes; a longer one is no id.
 pub const MAX_ID_BYTES: usize = 253;
@@ -57,21 +60,54 @@ pub fn default_places() -> Vec<Place> {
     ]
 }
 
-/// The execution that a pod belongs to: the first usable id among `places`.
-pub fn execution_id<'a>(pod: &'a Pod, places: &[Place]) -> Option<&'a str> {
+/// What names an object and its execution.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks<'a> {
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// `metadata.uid`.
+    pub uid: &'a str,
+    /// `metadata.labels`.
+    pub labels: &'a BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// What bears an execution's id: a pod or a Job.
+pub trait Marked {
+    /// Its marks.
+    fn marks(&self) -> Marks<'_>;
+}
+
+impl Marked for Pod {
+    fn marks(&self) -> Marks<'_> {
+        Marks { name: &self.name, uid: &self.uid, labels: &self.labels, annotations: &self.annotations }
+    }
+}
+
+impl Marked for Job {
+    fn marks(&self) -> Marks<'_> {
+        Marks { name: &self.name, uid: &self.uid, labels: &self.labels, annotations: &self.annotations }
+    }
+}
+
+/// The execution that a pod or Job belongs to: the first usable id among `places`.
+pub fn execution_id<'a>(object: &'a impl Marked, places: &[Place]) -> Option<&'a str> {
+    let marks = object.marks();
     places
         .iter()
         .filter_map(|place| match place {
-            Place::Label(key) => pod.labels.get(key).map(String::as_str),
-            Place::Annotation(key) => pod.annotations.get(key).map(String::as_str),
-            Place::NamePrefix(prefix) => pod.name.strip_prefix(prefix.as_str()),
+            Place::Label(key) => marks.labels.get(key).map(String::as_str),
+            Place::Annotation(key) => marks.annotations.get(key).map(String::as_str),
+            Place::NamePrefix(prefix) => marks.name.strip_prefix(prefix.as_str()),
         })
         .find(|id| is_usable(id))
 }
 
-/// What tells this attempt from the execution's others; never a name (T16).
-pub fn attempt_key(pod: &Pod) -> &str {
-    pod.annotations.get(ATTEMPT_ANNOTATION).map(String::as_str).filter(|key| is_usable(key)).unwrap_or(&pod.uid)
+/// What tells this attempt from the execution's others; never a name (T16). A tracked Job's pods go by the Job's.
+pub fn attempt_key(object: &impl Marked) -> &str {
+    let marks = object.marks();
+    marks.annotations.get(ATTEMPT_ANNOTATION).map(String::as_str).filter(|key| is_usable(key)).unwrap_or(marks.uid)
 }
 
 fn is_usable(id: &str) -> bool {

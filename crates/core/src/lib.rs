@@ -9,6 +9,7 @@ pub mod event;
 pub mod evidence;
 pub mod execution;
 pub mod identity;
+pub mod job;
 pub mod mapper;
 mod merge;
 pub mod output;

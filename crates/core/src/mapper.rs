@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     cause::{self, Decision, decide, facts},
     event::{Cause, CauseClass, ContainerSummary, Draft, Metadata, Payload, Slot, StreamSummary, Terminal, event_id},
-    evidence::{Emitted, Ending, Evidence, Gone, MainState, Outcome},
-    identity,
+    evidence::{Born, Ending, Evidence, Gone, MainState, Outcome, Subject},
+    identity::{self, Marked},
     merge::{choose_main, merge},
     output::{Captured, Collected, Progress, ProgressLine, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
@@ -72,6 +72,10 @@ pub enum Observation<'a> {
     },
     /// The output that [`Step::collect`] asked for.
     Collected(Box<Collected>),
+    /// The Job that the pod is of has told the end of the attempt, in the event of this id.
+    AttemptEnded(uuid::Uuid),
+    /// Another pod of the Job printed what matters more.
+    Superseded,
 }
 
 /// What follows from an observation.
@@ -89,49 +93,17 @@ pub struct Step {
 
 /// The record of a pod at first sight. Follow it with [`Observation::Seen`] of the same pod.
 pub fn begin(pod: &Pod, execution_id: &str, attempt: u32, policy: &Policy, now: Timestamp) -> Evidence {
-    Evidence {
-        uid: pod.uid.clone(),
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-        execution_id: execution_id.to_owned(),
-        attempt_key: identity::attempt_key(pod).to_owned(),
-        attempt,
-        conflict: false,
-        labels: pod.labels.clone(),
-        correlation_id: pod
-            .annotations
-            .get("integr8s.io/correlation-id")
-            .or_else(|| pod.labels.get("correlation-id"))
-            .cloned(),
+    let born = Born {
+        marks: pod.marks(),
+        namespace: &pod.namespace,
         created: pod.created,
-        first_seen: now,
-        last_seen: now,
+        attempt_key: identity::attempt_key(pod),
+    };
+    Evidence {
         main: choose_main(pod, &policy.container),
         restart_policy: pod.restart_policy,
         active_deadline_seconds: pod.active_deadline_seconds,
-        start_time: None,
-        node_name: None,
-        phase: Phase::Pending,
-        reason: None,
-        message: None,
-        scheduled_at: None,
-        started_at: None,
-        container_id: None,
-        state: MainState::Unknown,
-        restart_count: 0,
-        exit: None,
-        init_failure: None,
-        disruption: None,
-        pending: None,
-        deletion: None,
-        intent: None,
-        cut_off_at: None,
-        gone: None,
-        ending: None,
-        terminal: None,
-        progress: None,
-        amendments: 0,
-        emitted: Emitted::default(),
+        ..Evidence::of(&born, execution_id, attempt, now)
     }
 }
 
@@ -155,6 +127,13 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         Observation::Tick => {}
         Observation::Progress { run, line } => progress = Some((run, line)),
         Observation::Collected(output) => collected = Some(*output),
+        Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
+        Observation::Superseded => {
+            if let Subject::PodOfJob(part) = &mut evidence.subject {
+                step.changed = !std::mem::replace(&mut part.superseded, true);
+                part.output = Some(Box::default());
+            }
+        }
     }
     if evidence.conflict {
         return step;
@@ -166,11 +145,25 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         events.of_progress(run, line);
     }
     if let Some(output) = collected {
-        events.of_end(output);
+        step.changed |= events.of_end(output);
     }
     events.of_afterwards();
     step.changed |= !step.events.is_empty();
     step
+}
+
+fn end_with_job(evidence: &mut Evidence, terminal: uuid::Uuid) -> bool {
+    let is_news = evidence.terminal.is_none();
+    evidence.terminal.get_or_insert(terminal);
+    if let Subject::PodOfJob(part) = &mut evidence.subject {
+        part.output = None;
+    }
+    is_news
+}
+
+/// True if a pod of a Job waits for something that should have come long ago: the Job has to say what that means.
+pub fn never_starts(evidence: &Evidence, policy: &Policy, now: Timestamp) -> bool {
+    evidence.ending.is_none() && cause::pending_deadline(evidence, policy).is_some_and(|deadline| deadline <= now)
 }
 
 /// Makes the decision, once; until its event is made, a code that comes late may still improve it.
@@ -206,23 +199,9 @@ struct Events<'a> {
 
 impl Events<'_> {
     fn push(&mut self, slot: Slot, timestamp: Timestamp, synthesized: bool, payload: Payload) -> uuid::Uuid {
-        let evidence = &*self.evidence;
-        let event_id = event_id(&evidence.execution_id, &evidence.attempt_key, slot);
-        self.drafts.push(Draft {
-            event_id,
-            execution_id: evidence.execution_id.clone(),
-            attempt: evidence.attempt,
-            timestamp,
-            synthesized,
-            metadata: Metadata {
-                service_name: self.policy.service_name.clone(),
-                service_version: self.policy.service_version.clone(),
-                environment: self.policy.environment.clone(),
-                correlation_id: evidence.correlation_id.clone(),
-                user_id: evidence.labels.get("user-id").cloned(),
-            },
-            payload,
-        });
+        let draft = draft(self.evidence, slot, timestamp, synthesized, self.policy, payload);
+        let event_id = draft.event_id;
+        self.drafts.push(draft);
         event_id
     }
 
@@ -239,7 +218,8 @@ impl Events<'_> {
             self.push(Slot::PodScheduled, at, !seen, Payload::PodScheduled { pod_name: pod_name.clone(), node_name });
             self.evidence.emitted.pod_scheduled = true;
         }
-        if let Some(at) = self.evidence.started_at
+        let is_attempt = matches!(self.evidence.subject, Subject::Pod);
+        if let Some(at) = self.evidence.started_at.filter(|_| is_attempt)
             && !self.evidence.emitted.started
         {
             let (node_name, container_id) = (self.evidence.node_name.clone(), self.evidence.container_id.clone());
@@ -259,7 +239,7 @@ impl Events<'_> {
                 self.evidence.emitted.pod_running = true;
             }
         }
-        if let Some(at) = self.evidence.started_at
+        if let Some(at) = self.evidence.started_at.filter(|_| is_attempt)
             && !self.evidence.emitted.running
         {
             self.push(Slot::Running, at, !was_seen_running, Payload::ExecutionRunning { pod_name: pod_name.clone() });
@@ -292,18 +272,34 @@ impl Events<'_> {
         self.evidence.progress = Some(place);
     }
 
-    fn of_end(&mut self, output: Collected) {
-        if self.evidence.terminal.is_some() {
-            return;
+    /// The terminal event, or for a pod of a Job what the Job's will be made of. False if nothing was waited for.
+    fn of_end(&mut self, output: Collected) -> bool {
+        if self.evidence.has_output() {
+            return false;
         }
-        let Some(ending) = self.evidence.ending.clone() else { return };
+        let Some(ending) = self.evidence.ending.clone() else { return false };
+        if let Subject::PodOfJob(part) = &mut self.evidence.subject {
+            part.output = Some(Box::new(output));
+            return true;
+        }
         let (at, payload) = terminal(self.evidence, ending, output);
         let id = self.push(Slot::Terminal, at, false, payload);
         self.evidence.terminal = Some(id);
+        true
     }
 
     fn of_afterwards(&mut self) {
-        let Some(amends) = self.evidence.terminal else { return };
+        if !self.evidence.has_output() {
+            return;
+        }
+        self.of_late_exit();
+        self.of_deletion();
+    }
+
+    fn of_late_exit(&mut self) {
+        let Some(amends) = self.evidence.terminal.filter(|_| matches!(self.evidence.subject, Subject::Pod)) else {
+            return;
+        };
         let late = self.evidence.ended_run().filter(|end| end.code.is_some()).cloned();
         if let Some(end) = late
             && let Some(ending) = &mut self.evidence.ending
@@ -318,6 +314,9 @@ impl Events<'_> {
             let payload = Payload::ExecutionAmended { amends, exit, evidence: facts(self.evidence) };
             self.push(slot, end.finished_at.unwrap_or(self.now), false, payload);
         }
+    }
+
+    fn of_deletion(&mut self) {
         if let Some(gone) = &self.evidence.gone
             && !self.evidence.emitted.pod_deleted
         {
@@ -329,8 +328,41 @@ impl Events<'_> {
     }
 }
 
+/// An event of this record.
+pub(crate) fn draft(
+    evidence: &Evidence,
+    slot: Slot,
+    timestamp: Timestamp,
+    synthesized: bool,
+    policy: &Policy,
+    payload: Payload,
+) -> Draft {
+    let event_id = match &evidence.subject {
+        // Pods of one Job share an attempt, and each has a life of its own.
+        Subject::PodOfJob(_) => {
+            event_id(&evidence.execution_id, &format!("{}/{}", evidence.attempt_key, evidence.uid), slot)
+        }
+        Subject::Pod | Subject::Job(_) => event_id(&evidence.execution_id, &evidence.attempt_key, slot),
+    };
+    Draft {
+        event_id,
+        execution_id: evidence.execution_id.clone(),
+        attempt: evidence.attempt,
+        timestamp,
+        synthesized,
+        metadata: Metadata {
+            service_name: policy.service_name.clone(),
+            service_version: policy.service_version.clone(),
+            environment: policy.environment.clone(),
+            correlation_id: evidence.correlation_id.clone(),
+            user_id: evidence.labels.get("user-id").cloned(),
+        },
+        payload,
+    }
+}
+
 /// The terminal event: the decision, improved by what the program reported, with its output.
-fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Timestamp, Payload) {
+pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Timestamp, Payload) {
     let Collected { stdout, stderr, exit_code: reported, resource_usage, mut notes } = output;
     match (reported, ending.exit.code) {
         (Some(code), Some(0)) if code != 0 && ending.outcome == Outcome::Completed => {
@@ -356,7 +388,10 @@ fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Time
         exit: ending.exit,
         error_type: cause.as_ref().filter(|_| has_error_type).map(|cause| cause::error_type(cause, ending.exit.code)),
         error_message: cause.as_ref().filter(|_| failed).map(|cause| cause.message.clone()),
-        timeout_seconds: evidence.active_deadline_seconds.filter(|_| outcome == Outcome::Timeout),
+        timeout_seconds: ending
+            .deadline_seconds
+            .or(evidence.active_deadline_seconds)
+            .filter(|_| outcome == Outcome::Timeout),
         reason: evidence.intent.as_ref().filter(|_| cancelled).map(|intent| intent.reason.clone()),
         cancelled_by: evidence.intent.as_ref().filter(|_| cancelled).and_then(|intent| intent.by.clone()),
         force_terminated: cancelled.then_some(ending.exit.code.is_none_or(|code| code == 137)),

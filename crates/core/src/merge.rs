@@ -32,6 +32,16 @@ pub(crate) fn merge(evidence: &mut Evidence, pod: &Pod, preferred_container: &st
     merge.changed
 }
 
+/// Notes that the pod or Job is still there.
+pub(crate) fn sighting(evidence: &mut Evidence, now: Timestamp) -> bool {
+    let is_due =
+        now.duration_since(evidence.last_seen) >= jiff::SignedDuration::try_from(LAST_SEEN_STEP).expect("a minute");
+    if is_due {
+        evidence.last_seen = now;
+    }
+    is_due
+}
+
 /// The container that decides: named by annotation, else by configuration, else the first of the spec (never of the
 /// statuses, which are sorted by name: T26).
 pub(crate) fn choose_main(pod: &Pod, preferred: &str) -> Option<Container> {
@@ -52,12 +62,7 @@ struct Merge<'a> {
 
 impl Merge<'_> {
     fn sighting(&mut self) {
-        if self.now.duration_since(self.evidence.last_seen)
-            >= jiff::SignedDuration::try_from(LAST_SEEN_STEP).expect("a minute")
-        {
-            self.evidence.last_seen = self.now;
-            self.changed = true;
-        }
+        self.changed |= sighting(self.evidence, self.now);
     }
 
     fn spec(&mut self, pod: &Pod, preferred: &str) {
@@ -258,7 +263,7 @@ pub(crate) fn will_restart(container: &Container, of_pod: RestartPolicy, code: O
     }
 }
 
-fn fill<T>(slot: &mut Option<T>, found: impl FnOnce() -> Option<T>) -> bool {
+pub(crate) fn fill<T>(slot: &mut Option<T>, found: impl FnOnce() -> Option<T>) -> bool {
     if slot.is_none() {
         *slot = found();
         return slot.is_some();
@@ -340,6 +345,6 @@ fn same_problem(known: Option<&Pending>, found: Option<&Pending>) -> bool {
 }
 
 /// A bare text is the reason; a JSON object may also name who asked.
-fn parse_intent(text: &str) -> Intent {
+pub(crate) fn parse_intent(text: &str) -> Intent {
     serde_json::from_str(text).unwrap_or_else(|_| Intent { reason: text.to_owned(), by: None })
 }

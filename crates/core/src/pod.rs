@@ -34,8 +34,8 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
-    /// `uid` of the Job that controls the pod.
-    pub job_uid: Option<String>,
+    /// The Job that controls the pod.
+    pub job: Option<JobRef>,
     /// `spec.nodeName`.
     pub node_name: Option<String>,
     /// `spec.restartPolicy`.
@@ -72,6 +72,15 @@ impl Pod {
     pub fn status_of(&self, container: &str) -> Option<&ContainerStatus> {
         self.container_statuses.iter().find(|s| s.name == container)
     }
+}
+
+/// The owner reference of a Job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobRef {
+    /// Its `name`, in the pod's namespace.
+    pub name: String,
+    /// Its `uid`.
+    pub uid: String,
 }
 
 /// A container as the spec names it.

@@ -244,6 +244,7 @@ fn the_monitor_state_follows_the_record() {
         decided_at: at(6),
         container: None,
         message: None,
+        deadline_seconds: None,
     };
     let collecting = Evidence { ending: Some(ending), ..open.clone() };
     assert_eq!((collecting.monitor_state(), collecting.is_collecting()), (MonitorState::Collecting, true));

@@ -40,6 +40,7 @@ impl Life {
             name,
             execution_id: execution_id.to_owned(),
             attempt,
+            subject: podherald_core::evidence::Subject::Pod,
             conflict: false,
             labels: BTreeMap::from([("execution-id".to_owned(), execution_id.to_owned())]),
             correlation_id: None,

@@ -312,7 +312,7 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
             let labels = serde_json::to_vec(&evidence.labels).expect("labels are strings");
             db.prepare_cached(
                 "INSERT INTO evidence (uid, execution_id, namespace, name, attempt_key, attempt, conflict, settled, gone,
-                     closed, labels, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                     closed, labels, body, is_pod) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(params![
                 evidence.uid,
@@ -326,7 +326,8 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
                 gone,
                 closed,
                 Json(&labels),
-                body
+                body,
+                evidence.subject.job().is_none()
             ])?;
             Ok((db.last_insert_rowid(), true))
         }

@@ -227,7 +227,7 @@ fn records(db: &Connection, sql: &str, params: impl Params) -> Read<Vec<Arc<Reco
 
 pub(super) fn pods(db: &Connection, query: &PodQuery) -> Read<Vec<Evidence>> {
     let (namespace, name, uid) = query.after.clone().unwrap_or_default();
-    let mut sql = "SELECT body FROM evidence WHERE gone = 0".to_owned();
+    let mut sql = "SELECT body FROM evidence WHERE gone = 0 AND is_pod = 1".to_owned();
     if query.namespace.is_some() {
         sql.push_str(" AND namespace = :only");
     }
@@ -248,7 +248,8 @@ pub(super) fn pods(db: &Connection, query: &PodQuery) -> Read<Vec<Evidence>> {
 }
 
 pub(super) fn pod(db: &Connection, namespace: &str, name: &str) -> Read<Option<Evidence>> {
-    let sql = "SELECT body FROM evidence WHERE namespace = ?1 AND name = ?2 ORDER BY id DESC LIMIT 1";
+    let sql = "SELECT body FROM evidence WHERE namespace = ?1 AND name = ?2 AND is_pod = 1
+        ORDER BY id DESC LIMIT 1";
     Ok(bodies(db, sql, [namespace, name])?.pop())
 }
 

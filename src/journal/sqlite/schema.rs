@@ -3,7 +3,7 @@
 //! | table | a row is | note |
 //! |---|---|---|
 //! | `meta` | a fact of the journal | `format`, `epoch`, `floor` |
-//! | `evidence` | a pod | `id` in the order of first sight; `body` is the record |
+//! | `evidence` | a pod, or a Job | `id` in the order of first sight; `body` is the record |
 //! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` and its `execution` |
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
@@ -20,7 +20,9 @@ use super::fault::Fault;
 use crate::journal::{Error, Result};
 
 /// The newest format that this program reads and the one it writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// Formats that are brought up to date when they are opened, each by what leads to the next.
+const MIGRATIONS: [(i64, &str); 1] = [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1")];
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// A passive checkpoint holds a lock for moments only; nobody else writes.
@@ -42,7 +44,8 @@ const TABLES: &str = "
         gone INTEGER NOT NULL,
         closed INTEGER NOT NULL,
         labels TEXT NOT NULL,
-        body TEXT NOT NULL
+        body TEXT NOT NULL,
+        is_pod INTEGER NOT NULL DEFAULT 1
     ) STRICT;
     CREATE INDEX evidence_by_execution ON evidence (execution_id);
     CREATE INDEX evidence_by_name ON evidence (namespace, name);
@@ -112,6 +115,7 @@ pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Opened> {
     prepare(&mut db, is_new, max_bytes).map_err(|fault| fault.explain(path, "open"))?;
     if !is_new {
         check(&db).map_err(|fault| fault.explain(path, "check"))?;
+        migrate(&mut db).map_err(|fault| fault.explain(path, "bring up to date"))?;
     }
     describe(db).map_err(|fault| fault.explain(path, "open"))
 }
@@ -158,7 +162,7 @@ fn recognise(db: &Connection, path: &Path) -> Result<bool> {
     }
     let format: Option<i64> = meta(db, "format").map_err(explain)?;
     match format {
-        Some(FORMAT) => Ok(false),
+        Some(found) if found == FORMAT || MIGRATIONS.iter().any(|(from, _)| *from == found) => Ok(false),
         Some(found) if found > FORMAT => Err(Error::Newer { path: path.display().to_string(), found, known: FORMAT }),
         _ => Err(corrupt("it does not say which format it has")),
     }
@@ -184,6 +188,19 @@ fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Re
     }
     let max_pages = i64::try_from(max_bytes / page_size(db)?).unwrap_or(i64::MAX);
     db.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))?;
+    Ok(())
+}
+
+fn migrate(db: &mut Connection) -> std::result::Result<(), Fault> {
+    for (from, step) in MIGRATIONS {
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if meta::<i64>(&tx, "format")? == Some(from) {
+            tx.execute_batch(step)?;
+            tx.execute("UPDATE meta SET value = ?1 WHERE name = 'format'", [from + 1])?;
+            tracing::info!(from, to = from + 1, "the journal has been brought up to date");
+        }
+        tx.commit()?;
+    }
     Ok(())
 }
 

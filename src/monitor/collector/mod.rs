@@ -54,6 +54,8 @@ pub struct Job {
     pub execution_id: String,
     /// Which attempt of it.
     pub attempt: u32,
+    /// The pod is one of a Job's, whose end will tell whether its output is the attempt's.
+    pub of_job: bool,
     /// Whose log it is; `None` if no program ever ran.
     pub container: Option<String>,
     /// The pod is no longer there, so nobody is asked for its log: the name may be another pod's by now (T16).
@@ -64,6 +66,21 @@ pub struct Job {
     pub beginning: Option<Beginning>,
     /// When the event goes out with what there is.
     pub deadline: Instant,
+}
+
+/// What a Job's output is made of.
+#[derive(Debug, Clone)]
+pub struct Adoption {
+    /// Whose output it is.
+    pub execution_id: String,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// `uid` of the pod whose output it is, and that.
+    pub pod: Option<(String, Collected)>,
+    /// Why there is none, if there is none.
+    pub otherwise: LogEnd,
+    /// What the cluster said in its place.
+    pub message: Option<String>,
 }
 
 /// Collects outputs; see the module.
@@ -112,7 +129,7 @@ impl Collector {
 
     async fn read(&self, job: &Job) -> Read {
         let message = job.termination_message.as_deref();
-        let nothing = |end| (Scanner::new(self.limits).finish(end, message), Ok(self.writer()));
+        let nothing = |end| (Scanner::new(self.limits).finish(end, message), Ok(self.writer(job)));
         let lost = |trouble: &Trouble| {
             self.metrics.lost(trouble.kind);
             nothing(LogEnd::Lost(trouble.why.clone()))
@@ -128,7 +145,7 @@ impl Collector {
         let mut best: Option<Reading> = None;
         let mut backoff = Backoff::new(job.deadline);
         let trouble = loop {
-            let mut reading = Reading::new(self.limits, self.writer());
+            let mut reading = Reading::new(self.limits, self.writer(job));
             let trouble = match reading.read(&self.client, job, container).await {
                 Ok(end) => {
                     let is_partial = end == LogEnd::BegunAnew;
@@ -172,8 +189,26 @@ impl Collector {
         (scan, writer)
     }
 
-    fn writer(&self) -> Writer {
-        self.store.writer(self.limits.max_bytes)
+    /// The output of a Job: that of one of its pods, collected when it ended, or the reason why there is none.
+    pub async fn adopt(&self, attempt: Adoption) -> Collected {
+        let Adoption { execution_id, attempt, pod, otherwise, message } = attempt;
+        let (uid, collected) = match pod {
+            Some((uid, collected)) => (Some(uid), Some(collected)),
+            None => (None, None),
+        };
+        let adopted = self.store.adopt(&execution_id, attempt, uid.as_deref()).await;
+        let mut collected = collected
+            .unwrap_or_else(|| Scanner::new(self.limits).finish(otherwise, message.as_deref()).into_inline_only());
+        if let Err(error) = adopted {
+            self.metrics.not_stored.inc();
+            tracing::error!(execution_id, attempt, %error, "output not stored; the event holds its head and tail");
+            collected.notes.push("output_not_stored".to_owned());
+        }
+        collected
+    }
+
+    fn writer(&self, job: &Job) -> Writer {
+        self.store.writer(self.limits.max_bytes).of_pod(job.of_job.then(|| job.uid.clone()))
     }
 
     /// One line for an output that is not complete.

@@ -126,6 +126,7 @@ fn job() -> Job {
         node_name: Some("n1".to_owned()),
         execution_id: "e1".to_owned(),
         attempt: 1,
+        of_job: false,
         container: Some("executor".to_owned()),
         gone: false,
         termination_message: None,

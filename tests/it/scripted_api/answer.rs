@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     failure::{Failure, Refusal},
     request::{self, Asked, Kind},
+    selector::Sort,
     store::{GoneAs, LogAttempt, LogEnd, Shared, State, frame},
     stream::{self as watching, Terms},
 };
@@ -32,16 +33,17 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Parts) -> io::Result<Re
     let kind = asked.kind;
     let failure = shared.change(|state| {
         state.asked.push(asked.clone());
-        let forbidden = state.forbidden.then(|| Refusal::forbidden(kind.verb(), asked.namespace.as_deref()).into());
+        let forbidden =
+            state.forbidden.then(|| Refusal::forbidden(kind.sort(), kind.verb(), asked.namespace.as_deref()).into());
         forbidden.or_else(|| state.planned_failure(kind))
     });
     if let Some(failure) = failure {
         return fail(failure).await;
     }
     let answered = match kind {
-        Kind::List => list(&mut shared.lock(), &asked),
-        Kind::Watch => watch(&shared, &asked),
-        Kind::Get => get(&shared.lock(), &asked),
+        Kind::List | Kind::ListJobs => list(&mut shared.lock(), &asked),
+        Kind::Watch | Kind::WatchJobs => watch(&shared, &asked),
+        Kind::Get | Kind::GetJob => get(&shared.lock(), &asked),
         Kind::Log => log(&mut shared.lock(), &asked),
     };
     match answered {
@@ -134,7 +136,9 @@ fn list(state: &mut State, asked: &Asked) -> Result<Response<Body>, Failure> {
     if end < pods.len() {
         state.snapshots.insert(version, pods);
     }
-    let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items});
+    let sort = asked.kind.sort();
+    let (kind, version) = (format!("{}List", sort.kind()), sort.api_version());
+    let list = json!({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items});
     Ok(full("application/json", list.to_string().into()))
 }
 
@@ -201,8 +205,8 @@ fn get(state: &State, asked: &Asked) -> Result<Response<Body>, Failure> {
 
 fn find<'a>(state: &'a State, asked: &Asked) -> Result<&'a Value, Refusal> {
     let name = asked.name.clone().unwrap_or_default();
-    let key = (asked.namespace.clone().unwrap_or_default(), name);
-    state.pods.get(&key).map(|pod| &**pod).ok_or_else(|| Refusal::not_found(&key.1))
+    let key = (asked.kind.sort(), asked.namespace.clone().unwrap_or_default(), name);
+    state.pods.get(&key).map(|pod| &**pod).ok_or_else(|| Refusal::not_found(key.0, &key.2))
 }
 
 fn log(state: &mut State, asked: &Asked) -> Result<Response<Body>, Failure> {
@@ -227,7 +231,7 @@ fn log(state: &mut State, asked: &Asked) -> Result<Response<Body>, Failure> {
         }
     };
     let previous = asked.is_true("previous");
-    let key = (asked.namespace.clone().unwrap_or_default(), name.clone());
+    let key = (Sort::Pod, asked.namespace.clone().unwrap_or_default(), name.clone());
     let script = state.logs.get_mut(&(key, container.clone(), previous));
     if previous && script.is_none() {
         return Err(bad(format!("previous terminated container \"{container}\" in pod \"{name}\" not found")));

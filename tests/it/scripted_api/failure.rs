@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::selector::Sort;
+
 /// How a request fails.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
@@ -54,17 +56,21 @@ impl Refusal {
         Self::new(code, reason, message)
     }
 
-    pub(crate) fn not_found(name: &str) -> Self {
-        Self::of_code(404, format!("pods \"{name}\" not found")).with("details", json!({"name": name, "kind": "pods"}))
+    pub(crate) fn not_found(sort: Sort, name: &str) -> Self {
+        let plural = sort.plural();
+        Self::of_code(404, format!("{plural} \"{name}\" not found"))
+            .with("details", json!({"name": name, "kind": plural}))
     }
 
-    pub(crate) fn forbidden(verb: &str, namespace: Option<&str>) -> Self {
+    pub(crate) fn forbidden(sort: Sort, verb: &str, namespace: Option<&str>) -> Self {
         let scope = namespace
             .map_or("at the cluster scope".to_owned(), |namespace| format!("in the namespace \"{namespace}\""));
+        let (plural, group) = (sort.plural(), if sort == Sort::Job { "batch" } else { "" });
         let user = "system:serviceaccount:podherald:podherald";
-        let message =
-            format!("pods is forbidden: User \"{user}\" cannot {verb} resource \"pods\" in API group \"\" {scope}");
-        Self::of_code(403, message).with("details", json!({"kind": "pods"}))
+        let message = format!(
+            "{plural} is forbidden: User \"{user}\" cannot {verb} resource \"{plural}\" in API group \"{group}\" {scope}"
+        );
+        Self::of_code(403, message).with("details", json!({"kind": plural}))
     }
 
     /// A watch from a version that is no longer in the history.

@@ -1,4 +1,4 @@
-//! A Kubernetes API server for pods whose every answer is in a test's hands.
+//! A Kubernetes API server for pods and Jobs whose every answer is in a test's hands.
 //!
 //! [`ScriptedApi`] stands under the real `kube::Client`, so that what is tested is the code that talks to a cluster. In
 //! process ([`ScriptedApi::client`]) it goes by tokio's clock, paused or not; behind a port ([`ScriptedApi::listen`]) it
@@ -35,6 +35,7 @@ pub(crate) use self::{
     failure::{Failure, Refusal},
     loopback::Loopback,
     request::{Asked, Kind},
+    selector::Sort,
     store::{End, GoneAs, LogAttempt, LogEnd},
 };
 
@@ -68,9 +69,9 @@ impl ScriptedApi {
         Loopback::start(self.shared.clone()).await
     }
 
-    // Pods
+    // Pods and Jobs
 
-    /// Creates or changes a pod. Watches see it as their selectors have it: added, modified, deleted.
+    /// Creates or changes a pod, or what says that it is a Job. Watches see it as their selectors have it: added, modified, deleted.
     pub(crate) fn apply(&self, pod: Value) {
         self.shared.change(|state| {
             let key = key_of(&pod);
@@ -83,10 +84,14 @@ impl ScriptedApi {
     /// Removes a pod. The watches that saw it get its last state as `DELETED`.
     pub(crate) fn delete(&self, namespace: &str, name: &str) {
         self.shared.change(|state| {
-            let before = state.pods.remove(&(namespace.to_owned(), name.to_owned()));
-            assert!(before.is_some(), "the script deletes the pod {namespace}/{name}, which is not there");
-            let version = state.next_version();
-            state.log.push(Entry::Change(Change { version, before, after: None, verbatim: None }));
+            state.remove((Sort::Pod, namespace.to_owned(), name.to_owned()));
+        });
+    }
+
+    /// The same of a Job.
+    pub(crate) fn delete_job(&self, namespace: &str, name: &str) {
+        self.shared.change(|state| {
+            state.remove((Sort::Job, namespace.to_owned(), name.to_owned()));
         });
     }
 
@@ -107,7 +112,7 @@ impl ScriptedApi {
     /// From now on there are exactly these pods, and no frame tells of it: only a list does.
     pub(crate) fn replace_silently(&self, pods: Vec<Value>) {
         self.shared.change(|state| {
-            state.pods.clear();
+            state.pods.retain(|(sort, ..), _| *sort == Sort::Job);
             for pod in pods {
                 let key = key_of(&pod);
                 let (_, pod) = state.stamp(pod);
@@ -234,7 +239,7 @@ impl ScriptedApi {
     }
 
     fn script_logs(&self, namespace: &str, pod: &str, container: &str, previous: bool, attempts: Vec<LogAttempt>) {
-        let key = ((namespace.to_owned(), pod.to_owned()), container.to_owned(), previous);
+        let key = ((Sort::Pod, namespace.to_owned(), pod.to_owned()), container.to_owned(), previous);
         self.shared.change(|state| state.logs.insert(key, LogScript { attempts, next: 0 }));
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::selector::{Filter, parse_fields, parse_labels};
+use super::selector::{Filter, Sort, parse_fields, parse_labels};
 
 /// The kinds of requests that can be told apart, counted and made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,15 +13,35 @@ pub(crate) enum Kind {
     Watch,
     Get,
     Log,
+    /// The same of Jobs, apart: what a test plans for pods does not befall them.
+    ListJobs,
+    WatchJobs,
+    GetJob,
 }
 
 impl Kind {
     /// The verb of RBAC.
     pub(crate) fn verb(self) -> &'static str {
         match self {
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Get | Self::Log => "get",
+            Self::List | Self::ListJobs => "list",
+            Self::Watch | Self::WatchJobs => "watch",
+            Self::Get | Self::Log | Self::GetJob => "get",
+        }
+    }
+
+    pub(super) fn sort(self) -> Sort {
+        match self {
+            Self::List | Self::Watch | Self::Get | Self::Log => Sort::Pod,
+            Self::ListJobs | Self::WatchJobs | Self::GetJob => Sort::Job,
+        }
+    }
+
+    fn of_jobs(self) -> Self {
+        match self {
+            Self::List => Self::ListJobs,
+            Self::Watch => Self::WatchJobs,
+            Self::Get => Self::GetJob,
+            other => other,
         }
     }
 }
@@ -54,6 +74,7 @@ impl Asked {
 
     pub(super) fn filter(&self) -> Result<Filter, String> {
         Ok(Filter {
+            sort: self.kind.sort(),
             namespace: self.namespace.clone(),
             labels: parse_labels(self.parameter("labelSelector").unwrap_or_default())?,
             fields: parse_fields(self.parameter("fieldSelector").unwrap_or_default())?,
@@ -69,11 +90,16 @@ pub(super) fn parse(method: &http::Method, uri: &http::Uri) -> Result<Asked, Str
     }
     let query = parse_query(uri.query().unwrap_or_default());
     let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+    let (path, sort) = match path[..] {
+        ["api", "v1", ref path @ ..] if path.contains(&"pods") => (path, Sort::Pod),
+        ["apis", "batch", "v1", ref path @ ..] if path.contains(&"jobs") => (path, Sort::Job),
+        _ => return unexpected("no such path is scripted"),
+    };
     let (namespace, name, is_log) = match path[..] {
-        ["api", "v1", "pods"] => (None, None, false),
-        ["api", "v1", "namespaces", namespace, "pods"] => (Some(namespace), None, false),
-        ["api", "v1", "namespaces", namespace, "pods", name] => (Some(namespace), Some(name), false),
-        ["api", "v1", "namespaces", namespace, "pods", name, "log"] => (Some(namespace), Some(name), true),
+        [_] => (None, None, false),
+        ["namespaces", namespace, _] => (Some(namespace), None, false),
+        ["namespaces", namespace, _, name] => (Some(namespace), Some(name), false),
+        ["namespaces", namespace, "pods", name, "log"] => (Some(namespace), Some(name), true),
         _ => return unexpected("no such path is scripted"),
     };
     let watches = matches!(query.get("watch").map(String::as_str), Some("true" | "1" | ""));
@@ -109,6 +135,7 @@ pub(super) fn parse(method: &http::Method, uri: &http::Uri) -> Result<Asked, Str
     if let Some(parameter) = query.keys().find(|key| !known.contains(&key.as_str())) {
         return unexpected(&format!("the parameter `{parameter}` is not scripted"));
     }
+    let kind = if sort == Sort::Job { kind.of_jobs() } else { kind };
     let owned = |text: Option<&str>| text.map(decode);
     Ok(Asked { kind, namespace: owned(namespace), name: owned(name), query, at: Instant::now() })
 }

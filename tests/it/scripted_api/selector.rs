@@ -2,9 +2,45 @@
 
 use serde_json::Value;
 
-/// What a request asked for: namespace, labels and fields.
+/// The sorts of objects that there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Sort {
+    #[default]
+    Pod,
+    Job,
+}
+
+impl Sort {
+    pub(super) fn of(object: &Value) -> Self {
+        if object["kind"] == "Job" { Self::Job } else { Self::Pod }
+    }
+
+    pub(super) fn api_version(self) -> &'static str {
+        match self {
+            Self::Pod => "v1",
+            Self::Job => "batch/v1",
+        }
+    }
+
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Job => "Job",
+        }
+    }
+
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Pod => "pods",
+            Self::Job => "jobs",
+        }
+    }
+}
+
+/// What a request asked for: sort, namespace, labels and fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Filter {
+    pub(super) sort: Sort,
     pub(super) namespace: Option<String>,
     pub(super) labels: Vec<Requirement>,
     pub(super) fields: Vec<FieldRequirement>,
@@ -30,7 +66,8 @@ pub(super) struct FieldRequirement {
 impl Filter {
     pub(super) fn admits(&self, pod: &Value) -> bool {
         let text = |pointer| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        self.namespace.as_deref().is_none_or(|namespace| text("/metadata/namespace") == namespace)
+        self.sort == Sort::of(pod)
+            && self.namespace.as_deref().is_none_or(|namespace| text("/metadata/namespace") == namespace)
             && self.labels.iter().all(|requirement| requirement.holds(pod))
             && self.fields.iter().all(|field| (text(field.pointer) == field.value) == field.equal)
     }

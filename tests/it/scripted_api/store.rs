@@ -1,4 +1,4 @@
-//! The scripted cluster's pods, everything that happened to them, and what is planned to go wrong.
+//! The scripted cluster's pods and Jobs, everything that happened to them, and what is planned to go wrong.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -12,18 +12,18 @@ use tokio::sync::watch;
 use super::{
     failure::Failure,
     request::{Asked, Kind},
-    selector::Filter,
+    selector::{Filter, Sort},
 };
 
-/// Namespace and name.
-pub(super) type Key = (String, String);
+/// Sort, namespace and name.
+pub(super) type Key = (Sort, String, String);
 
 /// Frames that a watch has not taken yet are found here by position; nothing is ever removed.
 pub(super) enum Entry {
     Change(Change),
-    /// To the watches that are open now, word for word.
+    /// To the watches of pods that are open now, word for word.
     Raw(Bytes),
-    /// To the watches that are open now and want them.
+    /// To the watches of pods that are open now and want them.
     Bookmark(u64),
     /// For the watches that are open now.
     End(End),
@@ -99,6 +99,7 @@ pub(super) struct LogScript {
 
 /// A watch that somebody holds open.
 pub(super) struct Open {
+    pub(super) sort: Sort,
     /// First entry that the watch has not taken.
     pub(super) cursor: usize,
     /// It stays open and says nothing any more.
@@ -153,9 +154,18 @@ impl State {
         if own.is_none() {
             pod["metadata"]["resourceVersion"] = version.to_string().into();
         }
-        pod["apiVersion"] = "v1".into();
-        pod["kind"] = "Pod".into();
+        let sort = Sort::of(&pod);
+        pod["apiVersion"] = sort.api_version().into();
+        pod["kind"] = sort.kind().into();
         (version, Arc::new(pod))
+    }
+
+    /// Takes away what is there, and tells the watches.
+    pub(super) fn remove(&mut self, key: Key) {
+        let before = self.pods.remove(&key);
+        assert!(before.is_some(), "the script deletes {key:?}, which is not there");
+        let version = self.next_version();
+        self.log.push(Entry::Change(Change { version, before, after: None, verbatim: None }));
     }
 
     /// All pods that the filter admits, in the order of their keys.
@@ -172,7 +182,7 @@ impl State {
     }
 
     pub(super) fn open_watches(&self) -> usize {
-        self.open.values().filter(|open| !open.dead).count()
+        self.open.values().filter(|open| !open.dead && open.sort == Sort::Pod).count()
     }
 
     /// True if every open watch has taken everything.
@@ -188,7 +198,7 @@ fn version_of(pod: &Value) -> Option<u64> {
 
 pub(super) fn key_of(pod: &Value) -> Key {
     let text = |pointer| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    (text("/metadata/namespace"), text("/metadata/name"))
+    (Sort::of(pod), text("/metadata/namespace"), text("/metadata/name"))
 }
 
 /// One line of a watch.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    selector::Filter,
+    selector::{Filter, Sort},
     store::{End, Entry, Open, Shared, State, frame},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn open(shared: &Arc<Shared>, terms: Terms) -> impl Stream<Item = io:
         let id = state.watches_ever;
         let is_older = |entry: &Entry| matches!(entry, Entry::Change(change) if change.version <= terms.after);
         let cursor = state.log.iter().rposition(is_older).map_or(0, |last| last + 1);
-        state.open.insert(id, Open { cursor, dead: false });
+        state.open.insert(id, Open { sort: terms.filter.sort, cursor, dead: false });
         let opened_at = state.log.len();
         Watch { shared: shared.clone(), bell, id, terms, opened_at, next_bookmark: None }
     });
@@ -110,7 +110,7 @@ impl Watch {
         }
         let begun_at = open.cursor;
         while let Some(entry) = log.get(open.cursor) {
-            let is_ours = open.cursor >= self.opened_at;
+            let is_ours = open.cursor >= self.opened_at && open.sort == Sort::Pod;
             open.cursor += 1;
             match entry {
                 Entry::Change(change) => {

@@ -39,7 +39,8 @@ impl Cluster for ScriptedApi {
         self.apply(pod);
     }
     async fn relabel(&self, name: &str, labels: &[(&str, &str)]) {
-        let uid = self.shared.lock().pods[&(NAMESPACE.to_owned(), name.to_owned())]["metadata"]["uid"].clone();
+        let uid =
+            self.shared.lock().pods[&(Sort::Pod, NAMESPACE.to_owned(), name.to_owned())]["metadata"]["uid"].clone();
         let mut pod = pod(name, labels);
         pod["metadata"]["uid"] = uid;
         self.apply(pod);

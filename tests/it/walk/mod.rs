@@ -6,6 +6,7 @@
 
 mod check;
 mod clock;
+mod jobs;
 mod reader;
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -51,15 +52,9 @@ struct Played {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
 #[expect(clippy::print_stdout, reason = "shown when the test fails, to walk the same again")]
 fn whatever_fails_every_attempt_ends_once_and_rightly_and_readers_miss_nothing() {
-    let walks = match (std::env::var("PODHERALD_WALK_SEED"), std::env::var("PODHERALD_WALKS")) {
-        (Ok(seed), _) => range(&format!("{seed}..{}", seed.parse::<u64>().unwrap() + 1)),
-        (_, Ok(walks)) => range(&walks),
-        _ => WALKS,
-    };
-    for seed in walks {
+    for seed in range_of_walks(WALKS) {
         println!("PODHERALD_WALK_SEED={seed}");
         walk(seed);
     }
@@ -72,6 +67,15 @@ fn a_seed_walks_the_same_way_again() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
+fn range_of_walks(otherwise: Range<u64>) -> Range<u64> {
+    match (std::env::var("PODHERALD_WALK_SEED"), std::env::var("PODHERALD_WALKS")) {
+        (Ok(seed), _) => range(&format!("{seed}..{}", seed.parse::<u64>().unwrap() + 1)),
+        (_, Ok(walks)) => range(&walks),
+        _ => otherwise,
+    }
+}
+
 fn range(text: &str) -> Range<u64> {
     let (from, to) = text.split_once("..").expect("a range such as 300..2000");
     from.parse().unwrap()..to.parse().unwrap()
@@ -79,9 +83,12 @@ fn range(text: &str) -> Range<u64> {
 
 /// The whole story of one seed, in words: what went wrong, and all events.
 fn walk(seed: u64) -> String {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     // Made inside, where the clock is the paused one.
-    runtime.block_on(async { Walk::new(seed).run().await })
+    runtime().block_on(async { Walk::new(seed).run().await })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 struct Walk {
@@ -94,6 +101,9 @@ struct Walk {
     herald: Inside,
     lives: JoinSet<()>,
     played: Vec<Played>,
+    /// Jobs are made in place of pods.
+    makes_jobs: bool,
+    jobs: Vec<jobs::PlayedJob>,
     readers: Vec<Reader>,
     /// From then on podherald sees everything as it happens.
     clear_from: Instant,
@@ -117,12 +127,20 @@ impl Walk {
             chronicle,
             lives: JoinSet::new(),
             played: Vec::new(),
+            makes_jobs: false,
+            jobs: Vec::new(),
             readers: Vec::new(),
             clear_from: Instant::now() + STORM + CLEARING,
         }
     }
 
     async fn run(mut self) -> String {
+        self.storm().await;
+        self.calm().await;
+        check::all(&mut self).await
+    }
+
+    async fn storm(&mut self) {
         self.start().await;
         self.readers.push(Reader::of_all());
         let storm_ends = Instant::now() + STORM;
@@ -131,13 +149,12 @@ impl Walk {
             let pause = Duration::from_millis(self.dice.random_range(0..20_000));
             self.read_until(Instant::now() + pause).await;
         }
-        self.calm().await;
-        check::all(&mut self).await
     }
 
     /// Something happens.
     async fn step(&mut self) {
         match self.dice.random_range(0..10) {
+            0..=3 if self.makes_jobs => self.create_job(),
             0..=3 => self.create(),
             4..=5 => {
                 let weather = self.drawn_weather();

@@ -17,6 +17,8 @@ mod scanner;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{ResourceUsage, StreamSummary, Verdict};
 
 pub use frames::Summary;
@@ -24,7 +26,7 @@ pub use progress::{Progress, ProgressLine, ProgressScanner};
 pub use scanner::{Limits, LogEnd, Scanner};
 
 /// The output of one attempt, as its terminal event will tell it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Collected {
     /// Standard output: the report's or the frames' own, else the whole log.
     pub stdout: Captured,
@@ -39,7 +41,7 @@ pub struct Collected {
 }
 
 /// One stream of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// Inline text: head and tail up to the inline limit, lossily decoded, with a line between them that says how many
     /// bytes were left out.

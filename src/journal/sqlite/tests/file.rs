@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{open_in, options_in};
 use crate::journal::{
-    Change, Error, EventQuery, Journal as _, Options, Retention, Sqlite,
+    Change, Error, EventQuery, Journal as _, Options, PodQuery, Retention, Sqlite,
     fixture::{Pod, at},
 };
 
@@ -106,13 +106,32 @@ async fn retention_makes_room_in_a_full_journal() {
 }
 
 #[tokio::test]
+async fn a_journal_from_before_there_were_jobs_is_brought_up_to_date() {
+    let dir = written().await;
+    let path = dir.path().join("journal.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("ALTER TABLE evidence DROP COLUMN is_pod; UPDATE meta SET value = 1 WHERE name = 'format'")
+        .unwrap();
+    drop(db);
+    for id in [10, 11] {
+        let journal = open_in(&dir).await;
+        let mut pod = Pod::new(&format!("e{id}"), &format!("u{id}"), 1);
+        journal.append(vec![pod.start(at(0))]).await.unwrap();
+        let pods = journal.pods(PodQuery { limit: 100, ..PodQuery::default() }).await.unwrap();
+        assert_eq!(pods.len(), id - 9);
+        assert!(journal.execution("e3".to_owned()).await.unwrap().is_some());
+        journal.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
-    db.execute("UPDATE meta SET value = 2 WHERE name = 'format'", []).unwrap();
+    db.execute("UPDATE meta SET value = 3 WHERE name = 'format'", []).unwrap();
     drop(db);
     let error = refusal(&dir).await;
-    assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 3, known: 2, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod config_map;
 mod event;
+mod job;
 mod lease;
 mod metadata;
 mod namespace;
@@ -29,11 +30,14 @@ pub enum Kind {
     Event,
     /// `coordination.k8s.io/v1` Lease.
     Lease,
+    /// `batch/v1` Job.
+    Job,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Namespace, Self::Node, Self::Pod, Self::ConfigMap, Self::Event, Self::Lease];
+    pub const ALL: [Self; 7] =
+        [Self::Namespace, Self::Node, Self::Pod, Self::ConfigMap, Self::Event, Self::Lease, Self::Job];
 
     pub(crate) fn resource(self) -> &'static Resource {
         match self {
@@ -43,6 +47,7 @@ impl Kind {
             Self::ConfigMap => &config_map::RESOURCE,
             Self::Event => &event::RESOURCE,
             Self::Lease => &lease::RESOURCE,
+            Self::Job => &job::RESOURCE,
         }
     }
 }

@@ -1,0 +1,469 @@
+//! Jobs beside pods: which pod is part of which Job, and what the one's news mean for the other.
+//!
+//! Pods and Jobs come by watches of their own, in no order. A pod whose Job is not known is held back until it is certain
+//! whether that Job is tracked: the Job's watches say so, else a list by its name does. Only then does the pod count, as a
+//! part of the Job's attempt or as an attempt by itself; a guess could not be taken back.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use podherald_core::{
+    evidence::Evidence,
+    identity,
+    job::{self, Job, JobStep},
+    mapper::{self, Step},
+    output::Collected,
+    pod::{JobRef, Pod},
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    Error, Inputs, Monitor,
+    api::Backoff,
+    collector::Adoption,
+    index,
+    resolve::Resolver,
+    step::{Newcomers, Outcome},
+    watcher::{Scope, Sighting},
+    wire,
+};
+
+/// Jobs that are known not to be tracked, at most; then they are asked for anew.
+const UNTRACKED: usize = 8192;
+
+/// What the monitor knows of Jobs that the index does not hold.
+pub(super) struct Jobs {
+    scopes: Vec<Scope>,
+    /// Numbers of the watches of Jobs.
+    watches: std::ops::Range<usize>,
+    /// Pods that wait for their Job, by its uid.
+    held: BTreeMap<String, Held>,
+    /// Uids of Jobs that no selector admits.
+    untracked: HashSet<String>,
+    pub(super) lookups: JoinSet<Found>,
+    pub(super) confirmations: JoinSet<Confirmed>,
+    /// Uids of the Jobs whose pods are being listed.
+    confirming: HashSet<String>,
+}
+
+/// Pods that wait until it is known whether their Job is tracked.
+struct Held {
+    namespace: String,
+    job: JobRef,
+    is_asked: bool,
+    /// The last sighting of each, by uid.
+    pods: BTreeMap<String, Sighting>,
+}
+
+/// What became of a question for a Job.
+#[derive(Debug)]
+pub(super) struct Found {
+    uid: String,
+    /// It, with the number of the watch that admits it; none: it is not tracked.
+    job: Option<(usize, wire::Job)>,
+}
+
+/// The pods of a Job that was over when they were listed, each with the number of the watch that admits it.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    job: String,
+    pods: Vec<(usize, wire::Pod)>,
+}
+
+/// What a pod is part of.
+pub(super) enum Kin {
+    /// Nothing: it is an attempt by itself.
+    Itself,
+    /// A Job in the index.
+    Tracked(String),
+    /// A Job that has ended and is gone.
+    Closed(Box<Evidence>),
+    /// Nobody knows yet.
+    Unknown,
+}
+
+/// The selectors of those scopes that hold this namespace, with their numbers.
+fn selectors_for<'a>(scopes: impl Iterator<Item = (usize, &'a Scope)>, namespace: &str) -> Vec<(usize, String)> {
+    let holds = |scope: &Scope| scope.namespace.as_ref().is_none_or(|own| own == namespace);
+    scopes.filter(|(_, scope)| holds(scope)).map(|(watch, scope)| (watch, scope.selector.clone())).collect()
+}
+
+impl Jobs {
+    pub(super) fn new(scopes: Vec<Scope>, first_watch: usize) -> Self {
+        let watches = first_watch..first_watch + scopes.len();
+        Self {
+            scopes,
+            watches,
+            held: BTreeMap::new(),
+            untracked: HashSet::new(),
+            lookups: JoinSet::new(),
+            confirmations: JoinSet::new(),
+            confirming: HashSet::new(),
+        }
+    }
+
+    /// Asks whether any scope admits the Job, for as long as it takes.
+    fn ask(&mut self, resolver: &Resolver, uid: &str) {
+        let Some(held) = self.held.get_mut(uid).filter(|held| !held.is_asked) else { return };
+        held.is_asked = true;
+        let selectors = selectors_for(self.watches.clone().zip(&self.scopes), &held.namespace);
+        let (resolver, namespace, job) = (resolver.clone(), held.namespace.clone(), held.job.clone());
+        self.lookups.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+            loop {
+                match resolver.find_job(&selectors, &namespace, &job).await {
+                    Ok(found) => return Found { uid: job.uid, job: found },
+                    Err(failure) => {
+                        tracing::warn!(
+                            namespace,
+                            job = job.name,
+                            failure,
+                            "cannot tell whose pods these are, will ask again"
+                        );
+                        tokio::time::sleep(backoff.pause()).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// The pods of this Job go on.
+    fn release(&mut self, uid: &str) -> Vec<Sighting> {
+        self.held.remove(uid).map(|held| held.pods.into_values().collect()).unwrap_or_default()
+    }
+
+    fn forget(&mut self, uid: String) {
+        if self.untracked.len() >= UNTRACKED {
+            self.untracked.clear();
+        }
+        self.untracked.insert(uid);
+    }
+}
+
+impl Monitor {
+    /// Takes in what is new of Jobs, before the pods of the same turn. Pods whose Job has become known go first of those.
+    pub(super) async fn turn_of_jobs(
+        &mut self,
+        inputs: &mut Inputs,
+        newcomers: &mut Newcomers,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let sightings = std::mem::take(&mut inputs.jobs);
+        let found = std::mem::take(&mut inputs.found);
+        if sightings.is_empty() && found.is_empty() {
+            return Ok(());
+        }
+        let seen = sightings.iter().flat_map(|sighting| match sighting {
+            Sighting::Listed { objects, .. } => objects.as_slice(),
+            Sighting::Seen { object, .. } | Sighting::Left { object } => std::slice::from_ref(object),
+        });
+        let looked_up = found.iter().filter_map(|found| found.job.as_ref()).map(|(_, job)| job);
+        let unknown = seen.chain(looked_up).filter_map(|object| object.job.as_ref()).filter_map(|job| {
+            let id = identity::execution_id(job, &self.options.places)?;
+            (!self.index.contains(&job.uid)).then(|| (job.uid.clone(), id.to_owned()))
+        });
+        let unknown = unknown.collect();
+        newcomers.known.extend(self.known(unknown).await?);
+        for sighting in sightings {
+            self.sight_job(sighting, newcomers, outcome);
+        }
+        for Found { uid, job } in found {
+            if let Some((watch, job)) = job
+                && let Some(job) = self.identified_job(job)
+            {
+                self.see_job(watch, &job, newcomers, outcome);
+            }
+            // Not tracked, or without an execution id, which is as good.
+            if self.index.job(&uid).is_none() && newcomers.closed_job(&uid).is_none() {
+                self.jobs.forget(uid.clone());
+            }
+            inputs.sightings.splice(0..0, self.jobs.release(&uid));
+        }
+        let known: Vec<String> = self.jobs.held.keys().filter(|uid| self.index.contains(uid)).cloned().collect();
+        for uid in known {
+            inputs.sightings.splice(0..0, self.jobs.release(&uid));
+        }
+        if self.jobs_are_listed() {
+            let open: Vec<String> = self.jobs.held.keys().cloned().collect();
+            open.iter().for_each(|uid| self.jobs.ask(&self.resolver, uid));
+        }
+        self.metrics.held.set(i64::try_from(self.jobs.held.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    fn jobs_are_listed(&self) -> bool {
+        self.jobs.watches.clone().all(|watch| self.listed.contains(&watch))
+    }
+
+    fn sight_job(&mut self, sighting: Sighting<wire::Job>, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+        match sighting {
+            Sighting::Seen { watch, object } => {
+                if let Some(job) = self.identified_job(object) {
+                    self.see_job(watch, &job, newcomers, outcome);
+                }
+            }
+            Sighting::Left { object } => {
+                let Some(job) = self.identified_job(object) else { return };
+                if !self.admit_job(&job, newcomers) {
+                    return;
+                }
+                self.observe_job(&job.uid, job::Observation::Seen(&job), outcome);
+                if let Some(tracked) = self.index.get_mut(&job.uid) {
+                    tracked.strayed = true;
+                    tracked.left = true;
+                }
+                outcome.resolve.push(job.uid);
+            }
+            Sighting::Listed { watch, asked_at, by_watch, objects } => {
+                let mut jobs: Vec<Job> = objects.into_iter().filter_map(|job| self.identified_job(job)).collect();
+                jobs.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
+                let changes_before = outcome.changes.len();
+                for job in &jobs {
+                    self.see_job(watch, job, newcomers, outcome);
+                }
+                let listed = jobs.into_iter().map(|job| job.uid).collect();
+                let repairs = outcome.changes.len() - changes_before;
+                self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
+            }
+        }
+    }
+
+    /// The Job itself, if the frame has an identity.
+    pub(super) fn identified_job(&self, job: wire::Job) -> Option<Job> {
+        let name = job.job.as_ref().map(|job| job.name.as_str());
+        self.note_quality("Job", name, &job.malformed);
+        job.job
+    }
+
+    fn see_job(&mut self, watch: usize, job: &Job, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+        let is_new = !self.index.contains(&job.uid);
+        let name = index::job_name(&job.name);
+        let namesake = self.index.named(&job.namespace, &name).filter(|_| is_new).cloned();
+        if !self.admit_job(job, newcomers) {
+            return;
+        }
+        // A name is free only when its Job is gone (T16).
+        outcome.resolve.extend(namesake);
+        if let Some(tracked) = self.index.get_mut(&job.uid) {
+            tracked.watches |= 1 << watch;
+            tracked.seen_at = Instant::now();
+            tracked.strayed = false;
+            tracked.left = false;
+            tracked.recheck = None;
+        }
+        self.observe_job(&job.uid, job::Observation::Seen(job), outcome);
+    }
+
+    /// Makes sure that the index has the Job. False if it is none of ours, or closed long ago.
+    fn admit_job(&mut self, job: &Job, newcomers: &mut Newcomers) -> bool {
+        if self.index.contains(&job.uid) {
+            return true;
+        }
+        let Some(execution_id) = identity::execution_id(job, &self.options.places) else {
+            self.metrics.ignored.inc();
+            tracing::debug!(namespace = job.namespace, job = job.name, "no execution id, ignored");
+            return false;
+        };
+        if newcomers.closed_job(&job.uid).is_some() {
+            return false;
+        }
+        self.jobs.untracked.remove(&job.uid);
+        if let Some(evidence) = newcomers.known_evidence(&job.uid) {
+            self.index.insert(evidence, Instant::now());
+            return true;
+        }
+        let key = identity::attempt_key(job);
+        let place = (job.namespace.as_str(), job.name.as_str());
+        let attempt = self.number(newcomers, &job.uid, execution_id, key, place);
+        let mut evidence = job::begin(job, execution_id, attempt.unwrap_or_default(), self.clock.now());
+        evidence.conflict = attempt.is_none();
+        self.index.insert(evidence, Instant::now()).unsaved = true;
+        true
+    }
+
+    /// What a pod is part of that the index does not hold.
+    pub(super) fn kin(&self, pod: &Pod, newcomers: &Newcomers) -> Kin {
+        let Some(job) = pod.job.as_ref().filter(|_| !self.jobs.scopes.is_empty()) else { return Kin::Itself };
+        if self.index.job(&job.uid).is_some() {
+            return Kin::Tracked(job.uid.clone());
+        }
+        if let Some(closed) = newcomers.closed_job(&job.uid) {
+            return Kin::Closed(Box::new(closed.clone()));
+        }
+        match self.jobs.untracked.contains(&job.uid) {
+            true => Kin::Itself,
+            false => Kin::Unknown,
+        }
+    }
+
+    /// The record of a pod of a Job, which counts it.
+    pub(super) fn begin_pod_of(&mut self, kin: Kin, pod: &Pod) -> Option<Evidence> {
+        let now = self.clock.now();
+        match kin {
+            Kin::Tracked(uid) => {
+                let tracked = self.index.get_mut(&uid)?;
+                tracked.unsaved = true;
+                let job = Arc::make_mut(&mut tracked.evidence);
+                Some(job::begin_pod(pod, job, &self.options.policy, now))
+            }
+            Kin::Closed(mut job) => Some(job::begin_pod(pod, &mut job, &self.options.policy, now)),
+            Kin::Itself | Kin::Unknown => None,
+        }
+    }
+
+    /// Holds a sighting of a pod back until its Job is known.
+    pub(super) fn hold(&mut self, pod: &Pod, sighting: Sighting) {
+        let Some(job) = pod.job.clone() else { return };
+        let uid = job.uid.clone();
+        let held = self.jobs.held.entry(uid.clone()).or_insert_with(|| Held {
+            namespace: pod.namespace.clone(),
+            job,
+            is_asked: false,
+            pods: BTreeMap::new(),
+        });
+        held.pods.insert(pod.uid.clone(), sighting);
+        if self.jobs_are_listed() {
+            self.jobs.ask(&self.resolver, &uid);
+        }
+        self.metrics.held.set(i64::try_from(self.jobs.held.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Tells a Job what is new of one of its pods.
+    pub(super) fn tell_job(&mut self, job: &str, pod: &str, outcome: &mut Outcome) {
+        let (Some(_), Some(pod)) = (self.index.job(job).filter(|job| job.terminal.is_none()), self.index.evidence(pod))
+        else {
+            return;
+        };
+        let pod = pod.clone();
+        self.observe_job(job, job::Observation::Pod(&pod), outcome);
+    }
+
+    /// The same for what pods and Jobs have in common.
+    pub(super) fn observe_as_job(&mut self, uid: &str, observation: mapper::Observation<'_>, outcome: &mut Outcome) {
+        match observation {
+            mapper::Observation::Gone { deleted } => self.observe_job(uid, job::Observation::Gone { deleted }, outcome),
+            mapper::Observation::Tick => self.tick_job(uid, outcome),
+            mapper::Observation::Collected(output) => {
+                self.observe_job(uid, job::Observation::Collected(output), outcome);
+            }
+            mapper::Observation::Seen(_)
+            | mapper::Observation::Progress { .. }
+            | mapper::Observation::AttemptEnded(_)
+            | mapper::Observation::Superseded => {}
+        }
+    }
+
+    /// Once the Job's end is durable its pods may forget what they kept for it; the Job closes only after that.
+    fn tick_job(&mut self, uid: &str, outcome: &mut Outcome) {
+        let Some(job) = self.index.job(uid) else { return };
+        let is_released = job.subject.job().is_none_or(|facts| facts.released);
+        let Some(terminal) = job.terminal.filter(|_| !is_released) else {
+            return self.observe_job(uid, job::Observation::Tick, outcome);
+        };
+        for pod in self.index.pods_of_job(&job.execution_id, uid) {
+            self.observe(&pod.uid, mapper::Observation::AttemptEnded(terminal), outcome);
+        }
+        self.observe_job(uid, job::Observation::Released, outcome);
+    }
+
+    pub(super) fn observe_job(&mut self, uid: &str, observation: job::Observation<'_>, outcome: &mut Outcome) {
+        let now = self.clock.now();
+        let Some(mut evidence) = self.index.job(uid).cloned() else { return };
+        self.metrics.observations.inc();
+        let execution_id = evidence.execution_id.clone();
+        let pods = || self.index.pods_of_job(&execution_id, uid);
+        let JobStep { own: Step { changed, events, collect, wake }, superseded, confirm } =
+            job::observe(Arc::make_mut(&mut evidence), observation, pods, &self.options.policy, now);
+        if evidence.is_closed() {
+            outcome.closed.push(uid.to_owned());
+        }
+        let tick = wake.map(|at| self.instant_of(at, now));
+        let Some(tracked) = self.index.get_mut(uid) else { return };
+        tracked.evidence = evidence.clone();
+        let is_unsaved = std::mem::take(&mut tracked.unsaved);
+        if tracked.tick != tick {
+            tracked.tick = tick;
+            self.index.reschedule(uid);
+        }
+        if changed || is_unsaved {
+            outcome.changes.push(crate::journal::Change { evidence, events });
+        }
+        if collect {
+            outcome.collect.push(uid.to_owned());
+        }
+        if confirm {
+            outcome.confirm.push(uid.to_owned());
+        }
+        if let Some(loser) = superseded {
+            self.observe(&loser, mapper::Observation::Superseded, outcome);
+        }
+    }
+
+    /// Lists the pods of a Job that is over: their watch may be behind, or not have begun.
+    pub(super) fn list_pods_of(&mut self, uid: &str) {
+        let Some(job) = self.index.job(uid) else { return };
+        if !self.jobs.confirming.insert(uid.to_owned()) {
+            return;
+        }
+        let selectors = selectors_for(self.options.pod_scopes.iter().enumerate(), &job.namespace);
+        let (resolver, namespace, uid) = (self.resolver.clone(), job.namespace.clone(), uid.to_owned());
+        self.jobs.confirmations.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+            loop {
+                match resolver.pods_of_job(&selectors, &namespace, &uid).await {
+                    Ok(pods) => return Confirmed { job: uid, pods },
+                    Err(failure) => {
+                        tracing::warn!(
+                            namespace,
+                            uid,
+                            failure,
+                            "cannot list the pods of a Job that has ended, will ask again"
+                        );
+                        tokio::time::sleep(backoff.pause()).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Makes sightings of the pods that were listed, and says of which Jobs they are all.
+    pub(super) fn listed_pods(inputs: &mut Inputs) -> Vec<String> {
+        let confirmed = std::mem::take(&mut inputs.confirmed);
+        let mut jobs = Vec::new();
+        for Confirmed { job, pods } in confirmed {
+            jobs.push(job);
+            inputs.sightings.extend(pods.into_iter().map(|(watch, object)| Sighting::Seen { watch, object }));
+        }
+        jobs
+    }
+
+    /// All that there is of a Job's pods has been seen; those that are not there are asked for one by one.
+    pub(super) fn confirm_job(&mut self, uid: &str, outcome: &mut Outcome) {
+        self.jobs.confirming.remove(uid);
+        let Some(job) = self.index.job(uid).cloned() else { return };
+        let pods = self.index.pods_of_job(&job.execution_id, uid);
+        outcome.resolve.extend(pods.iter().filter(|pod| pod.ending.is_none()).map(|pod| pod.uid.clone()));
+        self.observe_job(uid, job::Observation::Confirmed, outcome);
+    }
+
+    /// Makes the output of the pod that was chosen the Job's.
+    pub(super) fn collect_of_job(&mut self, job: &Evidence) {
+        let chosen = job.subject.job().and_then(|facts| facts.chosen.as_deref());
+        let pod = chosen.and_then(|uid| self.index.evidence(uid)).and_then(|pod| {
+            let output = pod.subject.of_job()?.output.as_deref()?;
+            Some((pod.uid.clone(), Collected::clone(output)))
+        });
+        let adoption = Adoption {
+            execution_id: job.execution_id.clone(),
+            attempt: job.attempt,
+            pod,
+            otherwise: job::without_output(job),
+            message: job.ending.as_ref().and_then(|ending| ending.message.clone()),
+        };
+        let (collector, uid) = (self.collector.clone(), job.uid.clone());
+        self.collections.spawn(async move { (uid, Box::new(collector.adopt(adoption).await)) });
+    }
+}
