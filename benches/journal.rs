@@ -112,7 +112,7 @@ fn life(id: &str) -> impl Iterator<Item = Change> {
             },
             payload: payload(slot, &evidence.name),
         };
-        Change { evidence: Arc::new(evidence.clone()), events: vec![draft] }
+        Change { evidence: Arc::new(evidence.clone()), events: [draft].into() }
     })
 }
 

@@ -180,6 +180,6 @@ impl Pod {
     }
 
     fn change(&self, events: Vec<Draft>) -> Change {
-        Change { evidence: Arc::new(self.evidence.clone()), events }
+        Change { evidence: Arc::new(self.evidence.clone()), events: events.into() }
     }
 }

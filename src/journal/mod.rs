@@ -76,8 +76,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Change {
     /// The pod's whole record after the step.
     pub evidence: Arc<Evidence>,
-    /// In order.
-    pub events: Vec<Draft>,
+    /// In order. Shared, so that an append that is tried again copies nothing.
+    pub events: Arc<[Draft]>,
 }
 
 /// What the journal knows of a pod that the monitor meets for the first time since its start.

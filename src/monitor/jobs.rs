@@ -220,12 +220,12 @@ impl Monitor {
             Sighting::Listed { watch, asked_at, by_watch, objects } => {
                 let mut jobs: Vec<Job> = objects.into_iter().filter_map(|job| self.identified_job(job)).collect();
                 jobs.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-                let changes_before = outcome.changes.len();
+                let changes_before = outcome.changes.count();
                 for job in &jobs {
                     self.see_job(watch, job, newcomers, outcome);
                 }
                 let listed = jobs.into_iter().map(|job| job.uid).collect();
-                let repairs = outcome.changes.len() - changes_before;
+                let repairs = outcome.changes.count() - changes_before;
                 self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
             }
         }
@@ -363,6 +363,14 @@ impl Monitor {
         let Some(terminal) = job.terminal.filter(|_| !is_released) else {
             return self.observe_job(uid, job::Observation::Tick, outcome);
         };
+        if outcome.changes.has(uid) {
+            // Its end becomes durable with this turn.
+            if let Some(tracked) = self.index.get_mut(uid) {
+                tracked.tick = Some(Instant::now());
+                self.index.reschedule(uid);
+            }
+            return;
+        }
         for pod in self.index.pods_of_job(&job.execution_id, uid) {
             self.observe(&pod.uid, mapper::Observation::AttemptEnded(terminal), outcome);
         }
@@ -389,7 +397,7 @@ impl Monitor {
             self.index.reschedule(uid);
         }
         if changed || is_unsaved {
-            outcome.changes.push(crate::journal::Change { evidence, events });
+            outcome.changes.add(uid, events);
         }
         if collect {
             outcome.collect.push(uid.to_owned());

@@ -2,11 +2,12 @@
 //!
 //! Watches and the reconciler say what they see; one loop turns it into evidence and events, in the order of truth:
 //! observe, map, append the evidence, collect the output, append the terminal event. The loop alone changes the
-//! [`index`], and only what is in the journal has effects: an output is collected only after the evidence of the end is
-//! durable, and a pod is forgotten only after its last event is.
+//! [`index`], and only what is in the journal has effects: an output may be read while the evidence of the end becomes durable,
+//! but counts only after, and a pod is forgotten only after its last event is.
 
 pub mod api;
 pub mod beginning;
+mod changes;
 pub mod collector;
 mod follow;
 pub mod index;

@@ -20,7 +20,10 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{Error, Inputs, Monitor, api::Backoff, follow::Heard, jobs::Kin, resolve::Answer, watcher::Sighting};
+use super::{
+    Error, Inputs, Monitor, api::Backoff, changes::Changes, follow::Heard, jobs::Kin, resolve::Answer,
+    watcher::Sighting,
+};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -31,7 +34,7 @@ const STRAY_ENDED: Duration = Duration::from_secs(60);
 /// What follows from a turn, once it is durable.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Changes,
     pub(super) collect: Vec<String>,
     pub(super) resolve: Vec<String>,
     running: Vec<String>,
@@ -65,8 +68,14 @@ impl Monitor {
         for uid in inputs.due {
             self.tick(&uid, &mut outcome);
         }
-        self.append(outcome.changes).await?;
-        for uid in outcome.collect {
+        let (jobs, pods): (Vec<_>, Vec<_>) = outcome.collect.into_iter().partition(|uid| self.index.job(uid).is_some());
+        // A log is read while the evidence becomes durable; what was read waits for a later turn, and so for the append.
+        for uid in pods {
+            self.collect(&uid);
+        }
+        let changes = outcome.changes.take(&self.index);
+        self.append(changes).await?;
+        for uid in jobs {
             self.collect(&uid);
         }
         for uid in outcome.resolve {
@@ -158,12 +167,12 @@ impl Monitor {
                 let mut pods: Vec<Pod> = objects.into_iter().filter_map(|pod| self.identified(pod)).collect();
                 // Attempts are numbered in the order of creation.
                 pods.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-                let changes_before = outcome.changes.len();
+                let changes_before = outcome.changes.count();
                 for pod in &pods {
                     self.see(watch, pod, newcomers, outcome);
                 }
                 let listed: HashSet<String> = pods.into_iter().map(|pod| pod.uid).collect();
-                let repairs = outcome.changes.len() - changes_before;
+                let repairs = outcome.changes.count() - changes_before;
                 self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
             }
         }
@@ -365,7 +374,7 @@ impl Monitor {
             outcome.closed.push(uid.to_owned());
         }
         if changed || std::mem::take(&mut tracked.unsaved) {
-            outcome.changes.push(Change { evidence: tracked.evidence.clone(), events });
+            outcome.changes.add(uid, events);
         }
         if collect {
             outcome.collect.push(uid.to_owned());

@@ -53,7 +53,7 @@ fn change(n: u64) -> Change {
         metadata: Metadata { service_name: "pod-monitor".to_owned(), ..Metadata::default() },
         payload: Payload::PodTerminated { pod_name: id, exit_code: Some(1), reason: None, message },
     };
-    Change { evidence: Arc::new(evidence), events: vec![draft] }
+    Change { evidence: Arc::new(evidence), events: [draft].into() }
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ pub const EVENT_VERSION: &str = "1.0";
 /// The namespace of all event ids: fixed for ever, or a lost disk would derive other ids.
 pub const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x8f0e_5b4c_6f57_5d0e_9b7a_1d2c_70d4_e7a1);
 
+/// An event without its output is rarely longer.
+const USUAL_BYTES: usize = 1024;
+
 /// The place of an event within its attempt; one event at most per attempt and slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
@@ -147,7 +150,10 @@ impl Draft {
 impl Event {
     /// The event's one and only JSON rendering.
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("an event holds only strings, numbers and booleans")
+        let text = self.payload.terminal().map_or(0, |terminal| terminal.stdout.len() + terminal.stderr.len());
+        let mut bytes = Vec::with_capacity(text + USUAL_BYTES);
+        serde_json::to_writer(&mut bytes, self).expect("an event holds only strings, numbers and booleans");
+        bytes
     }
 }
 

@@ -100,7 +100,7 @@ impl Life {
     }
 
     fn change(&self, events: Vec<Draft>) -> Change {
-        Change { evidence: Arc::new(self.evidence.clone()), events }
+        Change { evidence: Arc::new(self.evidence.clone()), events: events.into() }
     }
 
     /// First evidence, without an event.

@@ -21,6 +21,7 @@ use rusqlite::{
     Connection, OptionalExtension, ToSql, params,
     types::{ToSqlOutput, ValueRef},
 };
+use serde::Serialize;
 
 use super::fault::Fault;
 use crate::journal::{Change, Frames, Record};
@@ -111,7 +112,7 @@ impl Ledger {
         projection.execution.witness(evidence);
         let before = turn.records.len();
         let mut shared = None;
-        for draft in &change.events {
+        for draft in &*change.events {
             if is_known(db, projection.key, draft)? {
                 continue;
             }
@@ -226,7 +227,7 @@ impl Projection {
     }
 
     fn write(&mut self, db: &Connection) -> Result<(), Fault> {
-        let body = serde_json::to_vec(&self.execution).expect("an execution holds only strings, numbers and booleans");
+        let body = json(&self.execution);
         let (body, columns) = (Json(&body), &self.now);
         let ended = columns.status.is_terminal() && !columns.forgotten;
         if self.written == self.now {
@@ -262,6 +263,15 @@ impl Projection {
     }
 }
 
+/// Most records fit, and those that do not cost a copy.
+const USUAL_BYTES: usize = 2048;
+
+fn json(record: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut json, record).expect("a record holds only strings, numbers and booleans");
+    json
+}
+
 /// A change that is wrong in itself must not reach the tables, where it could not be told from damage.
 fn validate(change: &Change) -> Result<(), Fault> {
     let evidence = &change.evidence;
@@ -282,7 +292,7 @@ fn validate(change: &Change) -> Result<(), Fault> {
 
 /// The row's id, and whether the record says anything new. Execution, attempt and name of a uid never change.
 fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), Fault> {
-    let body = serde_json::to_vec(evidence).expect("evidence holds only strings, numbers and booleans");
+    let body = json(evidence);
     let body = Json(&body);
     let settled = evidence.terminal.is_some() || evidence.conflict;
     let (gone, closed) = (evidence.gone.is_some(), evidence.is_closed());
@@ -334,6 +344,7 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
     }
 }
 
+/// Asked before, since an insert that is ignored would still use up a position.
 fn is_known(db: &Connection, execution: i64, draft: &Draft) -> Result<bool, Fault> {
     let sql = "SELECT 1 FROM events WHERE execution = ?1 AND event_id = ?2";
     Ok(db.prepare_cached(sql)?.exists(params![execution, draft.event_id.as_bytes()])?)

@@ -20,7 +20,7 @@ use crate::output_store::{OutputStore, Writer};
 use backoff::Backoff;
 pub use metrics::Metrics;
 use reading::{Kind, Read, Reading, Trouble};
-use slots::Slots;
+use slots::{Slot, Slots};
 
 /// What bounds a collection. `logs.deadline` is in each [`Job`].
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +107,23 @@ impl Collector {
     /// Reads the log and stores what the event will not hold; never fails, and ends soon after the deadline at the latest.
     pub async fn collect(&self, job: Job) -> Collected {
         let begun = Instant::now();
-        let (scan, writer) = self.read(&job).await;
+        let slot = self.slot(&job).await;
+        // Thousands may wait for a slot: only who has one takes the room that reading needs.
+        let collected = Box::pin(self.collect_in(slot, job)).await;
+        self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
+        collected
+    }
+
+    /// The right to read this log; none if there is nothing to ask for, or not before the deadline.
+    async fn slot(&self, job: &Job) -> Option<Slot<'_>> {
+        if job.container.is_none() || job.gone {
+            return None;
+        }
+        timeout_at(job.deadline, self.slots.take(job.node_name.as_deref())).await.ok()
+    }
+
+    async fn collect_in(&self, slot: Option<Slot<'_>>, job: Job) -> Collected {
+        let (scan, writer) = self.read(slot, &job).await;
         self.tell(&job, &scan);
         let (mut collected, stored) = match writer {
             Ok(writer) => writer.finish(&job.execution_id, job.attempt, scan).await,
@@ -123,11 +139,10 @@ impl Collector {
             );
             collected.notes.push("output_not_stored".to_owned());
         }
-        self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         collected
     }
 
-    async fn read(&self, job: &Job) -> Read {
+    async fn read(&self, slot: Option<Slot<'_>>, job: &Job) -> Read {
         let message = job.termination_message.as_deref();
         let nothing = |end| (Scanner::new(self.limits).finish(end, message), Ok(self.writer(job)));
         let lost = |trouble: &Trouble| {
@@ -138,7 +153,7 @@ impl Collector {
         if job.gone {
             return lost(&Trouble::new(Kind::Gone, "the pod is gone"));
         }
-        let Ok(_slot) = timeout_at(job.deadline, self.slots.take(job.node_name.as_deref())).await else {
+        let Some(_slot) = slot else {
             return lost(&Trouble::new(Kind::Deadline, "too many other logs were being read until the deadline"));
         };
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     pin::pin,
+    sync::Arc,
     task::{Context, Waker},
     time::Duration,
 };
@@ -80,7 +81,7 @@ async fn a_bad_append_fails_alone() {
     let dir = TempDir::new().unwrap();
     let journal = open_in(&dir).await;
     let mut bad = scheduled(1);
-    bad.events[0].execution_id = "another".to_owned();
+    Arc::make_mut(&mut bad.events)[0].execution_id = "another".to_owned();
     let appends = vec![vec![scheduled(0)], vec![scheduled(1), bad], vec![scheduled(2)]];
     let answers = join_all(queue_up(&journal, appends)).await;
     assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
@@ -101,7 +102,7 @@ async fn a_rollback_leaves_nothing_in_the_writers_memory() {
     let mut pod = Pod::new("e", "u", 1);
     journal.append(vec![pod.seen(at(0))]).await.unwrap();
     let (scheduled, mut stray) = (pod.schedule(at(1)), pod.start(at(2)));
-    stray.events[1].execution_id = "another".to_owned();
+    Arc::make_mut(&mut stray.events)[1].execution_id = "another".to_owned();
     journal.append(vec![scheduled.clone(), stray]).await.unwrap_err();
     assert_eq!(journal.execution("e".into()).await.unwrap().unwrap().as_of.0, BTreeMap::new());
     journal.append(vec![scheduled]).await.unwrap();

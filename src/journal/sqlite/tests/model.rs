@@ -342,7 +342,7 @@ impl Model {
         }
         known.forgotten = false;
         known.execution.witness(evidence);
-        for draft in &change.events {
+        for draft in change.events.iter() {
             if self.events.values().any(|event| event.event_id == draft.event_id) {
                 continue;
             }
