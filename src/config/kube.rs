@@ -12,6 +12,8 @@ use super::{
     value::choice,
 };
 
+/// The index keeps which watches show a pod as bits of one number.
+pub(crate) const MAX_WATCHES: usize = 64;
 /// kube refuses watches of 295 s and more.
 const LONGEST_WATCH: Duration = Duration::from_secs(290);
 
@@ -68,6 +70,15 @@ impl Kube {
         }
         if self.job_pods && !self.jobs {
             return Err(effective.refuse("kube.job_pods", "`false`, or `kube.jobs = true` beside it"));
+        }
+        let selectors = self.label_selectors.len() * (1 + usize::from(self.jobs)) + usize::from(self.job_pods);
+        let watches = selectors * self.namespaces.len().max(1);
+        if watches > MAX_WATCHES {
+            let right = format!(
+                "fewer namespaces, or none for all: at most {MAX_WATCHES} watches are kept, and these settings need \
+                 {watches}, {selectors} for each namespace"
+            );
+            return Err(effective.refuse("kube.namespaces", &right));
         }
         if self.execution_id.is_empty() {
             return Err(effective.refuse("kube.execution_id", "at least one source, such as `label:execution-id`"));

@@ -181,6 +181,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_what_would_be_right() {
+        let seventeen = (1..=17).map(|n| format!("team-{n}")).collect::<Vec<_>>().join(",");
         for (settings, expected) in [
             (vec![("http.listen", "0.0.0.0:80")], "`http.allow_unauthenticated = true` as well"),
             (vec![("http.end_on", "result")], "needs a result store"),
@@ -196,6 +197,7 @@ mod tests {
             (vec![("kube.label_selectors", "a;b=c d")], "a label selector such as"),
             (vec![("kube.namespaces", "Default")], "the name of a namespace"),
             (vec![("kube.watch_timeout", "5m")], "from `1s` to `290s`"),
+            (vec![("kube.namespaces", seventeen.as_str())], "fewer namespaces, or none for all: at most 64 watches"),
             (vec![("roles", "")], "at least one of"),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),

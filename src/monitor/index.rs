@@ -181,10 +181,10 @@ impl Index {
     }
 
     /// Known from the journal only: no watch has seen them since the start.
-    pub fn unseen(&self) -> Vec<String> {
+    pub fn unseen(&self, which: impl Fn(&Evidence) -> bool) -> Vec<String> {
         self.pods
             .iter()
-            .filter(|(_, tracked)| tracked.watches == 0 && tracked.evidence.gone.is_none())
+            .filter(|(_, tracked)| tracked.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence))
             .map(|(uid, _)| uid.clone())
             .collect()
     }

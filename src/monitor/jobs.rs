@@ -5,7 +5,7 @@
 //! part of the Job's attempt or as an attempt by itself; a guess could not be taken back.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +34,9 @@ use super::{
 /// Jobs that are known not to be tracked, at most; then they are asked for anew.
 const UNTRACKED: usize = 8192;
 
+/// Looks at the pods of one Job that are held, at most: some 16 MiB. The next complete list shows what is dropped.
+const SIGHTINGS: usize = 4096;
+
 /// What the monitor knows of Jobs that the index does not hold.
 pub(super) struct Jobs {
     scopes: Vec<Scope>,
@@ -54,8 +57,8 @@ struct Held {
     namespace: String,
     job: JobRef,
     is_asked: bool,
-    /// The last sighting of each, by uid.
-    pods: BTreeMap<String, Sighting>,
+    /// In the order in which they came: a later arrival can be an earlier look, and the end may stand in one of them only (T2).
+    sightings: VecDeque<Sighting>,
 }
 
 /// What became of a question for a Job.
@@ -132,7 +135,7 @@ impl Jobs {
 
     /// The pods of this Job go on.
     fn release(&mut self, uid: &str) -> Vec<Sighting> {
-        self.held.remove(uid).map(|held| held.pods.into_values().collect()).unwrap_or_default()
+        self.held.remove(uid).map(|held| held.sightings.into()).unwrap_or_default()
     }
 
     fn forget(&mut self, uid: String) {
@@ -194,7 +197,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn jobs_are_listed(&self) -> bool {
+    pub(super) fn jobs_are_listed(&self) -> bool {
         self.jobs.watches.clone().all(|watch| self.listed.contains(&watch))
     }
 
@@ -322,9 +325,14 @@ impl Monitor {
             namespace: pod.namespace.clone(),
             job,
             is_asked: false,
-            pods: BTreeMap::new(),
+            sightings: VecDeque::new(),
         });
-        held.pods.insert(pod.uid.clone(), sighting);
+        if held.sightings.len() >= SIGHTINGS {
+            held.sightings.pop_front();
+            self.metrics.held_dropped.inc();
+            tracing::warn!(namespace = held.namespace, job = held.job.name, "dropped the oldest look at a held pod");
+        }
+        held.sightings.push_back(sighting);
         if self.jobs_are_listed() {
             self.jobs.ask(&self.resolver, &uid);
         }

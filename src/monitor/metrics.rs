@@ -48,6 +48,8 @@ pub struct Metrics {
     pub resolution_failures: Counter,
     /// Jobs whose pods are held back until it is known whether the Job is tracked.
     pub held: Gauge,
+    /// Looks at held pods that were dropped for being too many.
+    pub held_dropped: Counter,
     /// Pods and Jobs in the index.
     pub tracked: Gauge,
     /// Attempts whose output is being read.
@@ -63,19 +65,24 @@ impl Metrics {
         registry.register("lists", "Complete lists taken by the watches", self.lists.clone());
         registry.register("watch_failures", "Failed watch and list requests", self.watch_failures.clone());
         registry.register("watch_rebuilds", "Watches started anew", self.watch_rebuilds.clone());
-        registry.register("observations", "Looks at pods", self.observations.clone());
-        registry.register("malformed_fields", "Pod fields that could not be read", self.malformed.clone());
+        registry.register("observations", "Looks at pods and Jobs", self.observations.clone());
+        registry.register("malformed_fields", "Fields of pods and Jobs that could not be read", self.malformed.clone());
         registry.register("unidentified_frames", "Frames without name, namespace or uid", self.unidentified.clone());
-        registry.register("ignored_pods", "Pods without an execution id", self.ignored.clone());
-        registry.register("conflicting_pods", "Pods that claim another namespace's execution", self.conflicts.clone());
+        registry.register("ignored_pods", "Pods and Jobs without an execution id", self.ignored.clone());
+        registry.register(
+            "conflicting_pods",
+            "Pods and Jobs that claim another namespace's execution",
+            self.conflicts.clone(),
+        );
         registry.register("unknown_jobs", "Jobs of pods that are held back, not yet known", self.held.clone());
+        registry.register("held_dropped", "Looks at held pods, too many to keep", self.held_dropped.clone());
         registry.register("append_retries", "Journal appends tried again", self.append_retries.clone());
         registry.register("reconciles", "Complete reconciliations", self.reconciles.clone());
         registry.register("reconcile_failures", "Reconciliations that failed", self.reconcile_failures.clone());
         registry.register("repairs", "Facts that only a reconciliation brought", self.repairs.clone());
-        registry.register("resolutions", "GETs that decided whether a pod is gone", self.resolutions.clone());
+        registry.register("resolutions", "GETs that decided whether a pod or Job is gone", self.resolutions.clone());
         registry.register("resolution_failures", "Such GETs that failed", self.resolution_failures.clone());
-        registry.register("tracked_pods", "Pods in the index", self.tracked.clone());
+        registry.register("tracked_pods", "Pods and Jobs in the index", self.tracked.clone());
         registry.register("collecting", "Attempts whose output is being read", self.collecting.clone());
         registry.register("queued_sightings", "Sightings waiting for the monitor", self.queued.clone());
     }

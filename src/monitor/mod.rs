@@ -32,7 +32,11 @@ use podherald_core::{
     mapper::Policy,
     output::Collected,
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -187,29 +191,29 @@ impl Monitor {
                 () = stop.cancelled() => return Ok(()),
                 count = jobs.recv_many(&mut inputs.jobs, BATCH) => if count == 0 { return Ok(()) },
                 count = sightings.recv_many(&mut inputs.sightings, BATCH) => if count == 0 { return Ok(()) },
-                Some(found) = self.jobs.lookups.join_next() => inputs.found.extend(found.ok()),
-                Some(confirmed) = self.jobs.confirmations.join_next() => inputs.confirmed.extend(confirmed.ok()),
-                Some(done) = self.collections.join_next() => inputs.collected.extend(done.ok()),
-                Some(answer) = self.resolutions.join_next() => inputs.answers.extend(answer.ok()),
+                Some(found) = self.jobs.lookups.join_next() => inputs.found.extend(finished(found)),
+                Some(confirmed) = self.jobs.confirmations.join_next() => inputs.confirmed.extend(finished(confirmed)),
+                Some(done) = self.collections.join_next() => inputs.collected.extend(finished(done)),
+                Some(answer) = self.resolutions.join_next() => inputs.answers.extend(finished(answer)),
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
-                Some(ended) = self.follows.join_next() => {
-                    self.forget_follow(ended.ok());
-                    continue;
-                }
-                Ok(()) = wishes.changed() => {
-                    self.follow_wanted().await;
-                    continue;
-                }
+                Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)),
+                Ok(()) = wishes.changed() => self.follow_wanted().await,
                 () = sleep_until(wake) => {}
             }
-            // Neither waits for the other, however much there is of it.
+            // Nobody waits for anybody else, however much there is of it.
             take_waiting(&mut jobs, &mut inputs.jobs);
             take_waiting(&mut sightings, &mut inputs.sightings);
-            while let Some(done) = self.collections.try_join_next() {
-                inputs.collected.extend(done.ok());
+            take_waiting(&mut self.heard.1, &mut inputs.heard);
+            take_finished(&mut self.jobs.lookups, &mut inputs.found);
+            take_finished(&mut self.jobs.confirmations, &mut inputs.confirmed);
+            take_finished(&mut self.collections, &mut inputs.collected);
+            take_finished(&mut self.resolutions, &mut inputs.answers);
+            while let Some(ended) = self.follows.try_join_next() {
+                self.forget_follow(finished(ended));
             }
-            while let Some(answer) = self.resolutions.try_join_next() {
-                inputs.answers.extend(answer.ok());
+            if wishes.has_changed().unwrap_or(false) {
+                wishes.mark_unchanged();
+                self.follow_wanted().await;
             }
             inputs.due = self.index.take_due(Instant::now());
             self.metrics.queued.set(i64::try_from(sightings.len()).unwrap_or(i64::MAX));
@@ -233,15 +237,20 @@ impl Monitor {
         };
         let now = Instant::now();
         let mut inputs = Inputs::default();
+        let mut collect = Vec::new();
         for evidence in open {
             let uid = evidence.uid.clone();
             let collecting = evidence.is_collecting();
             self.index.insert(evidence, now);
             if collecting {
-                self.collect(&uid);
+                collect.push(uid);
             } else {
                 inputs.due.push(uid);
             }
+        }
+        // A Job's output is that of a pod, which is known now whatever came first.
+        for uid in collect {
+            self.collect(&uid);
         }
         if self.index.count() > 0 {
             tracing::info!(
@@ -395,9 +404,38 @@ fn take_waiting<T>(from: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
     }
 }
 
+fn take_finished<T: 'static>(from: &mut JoinSet<T>, into: &mut Vec<T>) {
+    while let Some(ended) = from.try_join_next() {
+        into.extend(finished(ended));
+    }
+}
+
+/// What a task found. One that panicked takes the monitor with it: its pod would wait for ever.
+fn finished<T>(ended: Result<T, JoinError>) -> Option<T> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(found) => Some(found),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cancelled)) => None,
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "lost its way")]
+    async fn a_task_that_panics_takes_the_monitor_with_it() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("lost its way") });
+        let none: Option<()> = finished(tasks.join_next().await.expect("it was spawned"));
+        assert_eq!(none, None);
     }
 }

@@ -1,7 +1,7 @@
 //! The independent list: every `monitor.reconcile_interval` everything is listed anew and fed into the same channel, so
 //! that a watch that lies by silence is found out (T11, T12).
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use kube::{Api, Client, api::ListParams};
 use tokio::{sync::mpsc, time::Instant};
@@ -30,24 +30,35 @@ pub struct Reconciler {
 impl Reconciler {
     /// Runs until cancelled, or until nobody takes what it sees.
     pub async fn run(self, base: Client, out: Intake, stop: CancellationToken) {
-        let work = pin!(self.rounds(base, out));
-        stop.run_until_cancelled(work).await;
+        let client = attentive(&base, Activity::begin());
+        let (pods, jobs) = (&self.pods, &self.jobs);
+        // Apart, so that a role that may not read Jobs keeps its pods reconciled.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.rounds(pods, 0, &client, &out.pods) => {}
+            () = self.rounds(jobs, pods.len(), &client, &out.jobs) => {}
+        }
     }
 
-    async fn rounds(&self, base: Client, out: Intake) {
-        let client = attentive(&base, Activity::begin());
+    async fn rounds<K: Watched>(
+        &self,
+        scopes: &[Scope],
+        first_watch: usize,
+        client: &Client,
+        out: &mpsc::Sender<Sighting<K>>,
+    ) {
         // Replicas that start together must not list together.
         let first = jitter::part_of(self.interval, 0.9..=1.0);
         let mut rounds = tokio::time::interval_at(Instant::now() + first, self.interval);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
-            let done = self.round(&self.pods, 0, &client, &out.pods).await
-                && self.round(&self.jobs, self.pods.len(), &client, &out.jobs).await;
-            if !done {
+            if !self.round(scopes, first_watch, client, out).await {
                 return;
             }
-            self.metrics.reconciles.inc();
+            if !scopes.is_empty() {
+                self.metrics.reconciles.inc();
+            }
         }
     }
 

@@ -189,9 +189,10 @@ impl Monitor {
         outcome: &mut Outcome,
     ) {
         let mut missing = self.index.missing(watch, asked_at, listed);
-        let watches = self.options.pod_scopes.len() + self.options.job_scopes.len();
-        if by_watch && self.listed.insert(watch) && self.listed.len() == watches {
-            missing.extend(self.index.unseen());
+        if by_watch && self.listed.insert(watch) && self.pods_are_listed() {
+            // Jobs, and pods that are theirs, wait for the lists of Jobs too; pods alone do not wait for a role to read those.
+            let with_jobs = self.jobs_are_listed();
+            missing.extend(self.index.unseen(|evidence| with_jobs || evidence.subject.is_pod()));
         }
         if !by_watch {
             self.metrics.repairs.inc_by((repairs + missing.len()) as u64);
@@ -202,6 +203,10 @@ impl Monitor {
             }
             outcome.resolve.push(uid);
         }
+    }
+
+    fn pods_are_listed(&self) -> bool {
+        (0..self.options.pod_scopes.len()).all(|watch| self.listed.contains(&watch))
     }
 
     /// The pod itself, if the frame has an identity.
@@ -373,7 +378,8 @@ impl Monitor {
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
         }
-        if changed || std::mem::take(&mut tracked.unsaved) {
+        let is_unsaved = std::mem::take(&mut tracked.unsaved);
+        if changed || is_unsaved {
             outcome.changes.add(uid, events);
         }
         if collect {

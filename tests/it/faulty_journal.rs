@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use futures::future::BoxFuture;
@@ -13,18 +13,31 @@ use podherald::journal::{
 use podherald_core::{evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
 
-/// How many of the next appends fail. Shared by all that hold a clone, over restarts too.
+/// Which appends fail. Shared by all that hold a clone, over restarts too.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Faults(Arc<AtomicUsize>);
+pub(crate) struct Faults(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: AtomicUsize,
+    ends: AtomicBool,
+}
 
 impl Faults {
-    /// So many more.
+    /// So many more of the next.
     pub(crate) fn add(&self, count: usize) {
-        self.0.fetch_add(count, Ordering::SeqCst);
+        self.0.next.fetch_add(count, Ordering::SeqCst);
     }
 
-    fn take(&self) -> bool {
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    /// From now on all with a terminal event, or none of those.
+    pub(crate) fn refuse_ends(&self, refuses: bool) {
+        self.0.ends.store(refuses, Ordering::SeqCst);
+    }
+
+    fn meet(&self, changes: &[Change]) -> bool {
+        let ends = || changes.iter().flat_map(|change| &*change.events).any(|draft| draft.payload.terminal().is_some());
+        let is_next = self.0.next.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        is_next || (self.0.ends.load(Ordering::SeqCst) && ends())
     }
 }
 
@@ -36,7 +49,7 @@ pub(crate) struct FaultyJournal {
 
 impl Journal for FaultyJournal {
     fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<()>> {
-        if self.faults.take() {
+        if self.faults.meet(&changes) {
             let error = Error::Io { doing: "append", reason: "the test makes it fail".to_owned() };
             return Box::pin(async { Err(error) });
         }

@@ -221,6 +221,31 @@ async fn the_output_of_a_pod_that_the_job_deleted_is_whole_and_that_of_the_other
     assert_eq!(world.output_directories(), 1, "one for the execution's one attempt");
 }
 
+/// The Job is first in the journal, its pods with their outputs come after.
+#[tokio::test(start_paused = true)]
+async fn a_kill_between_the_decision_and_the_event_costs_a_job_no_output() {
+    let mut world = started(&[]).await;
+    world.api.set_logs(NAMESPACE, "work-a", "executor", log_text("all of it\n"));
+    world.api.apply(job(json!([])));
+    world.settle().await;
+    world.api.apply(ended("work-a", 3));
+    world.settle().await;
+    sleep(Duration::from_secs(1)).await;
+    world.faults.refuse_ends(true);
+    world.api.apply(gave_up());
+    sleep(MINUTE).await;
+    assert!(terminals(&world.events().await).is_empty());
+    world.kill().await;
+    world.faults.refuse_ends(false);
+    world.start().await;
+    let end = only_end(&world).await;
+    assert_eq!(
+        (&end["output"]["stdout"]["verdict"], &end["stdout"]),
+        (&json!("complete"), &json!("all of it\n")),
+        "{end}"
+    );
+}
+
 /// T1, T57: nobody saw how it ended, and a GET confirms that it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_know() {
@@ -283,6 +308,12 @@ async fn a_role_without_jobs_is_not_ready_and_says_what_to_do() {
     assert!(problem.contains("jobs") && problem.contains("kube.jobs = false"), "{problem}");
     world.api.apply(pods::ended("bare", 0));
     world.until("bare", "completed", MINUTE).await;
+    world.api.apply(pods::running("gone"));
+    world.until("gone", "running", MINUTE).await;
+    world.kill().await;
+    world.api.delete(NAMESPACE, "executor-gone");
+    world.start().await;
+    world.until("gone", "failed", MINUTE).await;
     world.api.restore();
     sleep(MINUTE).await;
     assert_eq!(world.problem("monitor").await, None, "granted late");

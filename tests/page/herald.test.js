@@ -62,7 +62,9 @@ test("an execution is followed from the list to its end", async () => {
   assert.ok(seen.indexOf("pod_scheduled") === 0 && seen.includes("execution_failed"), `${seen}`);
 
   const whole = await page.getByRole("link", { name: "open the whole" }).first().getAttribute("href");
-  assert.match(await (await fetch(herald.url + whole)).text(), /^begins\n/);
+  const served = await (await fetch(herald.url + whole)).text();
+  assert.match(served, /^begins\n::progress 42 resizing images\nthat was all\n$/);
+  assert.equal(await page.locator(".output").first().textContent(), served, "the page shows what the API serves");
   await page.goBack();
   await row("life").locator(".what", { hasText: "The program failed" }).waitFor();
 });

@@ -245,7 +245,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn is_pod(&self) -> bool {
+    /// True for a pod that is an attempt by itself.
+    pub fn is_pod(&self) -> bool {
         matches!(self, Self::Pod)
     }
 
