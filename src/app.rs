@@ -5,7 +5,6 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use axum::Router;
 use futures::{Stream, StreamExt};
 use jiff::SignedDuration;
-use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use podherald_core::{mapper::Policy, output::Limits};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, SystemClock},
+    cluster,
     config::{Config, Follow, Mode},
     embedded,
     health::{Readiness, Role},
@@ -30,7 +30,6 @@ use crate::{
     output_store::{self, OutputStore},
     retention::Retention,
     supervisor::{self, Phase, Supervisor},
-    wording,
 };
 
 /// A watch is stale after this much more than `kube.watch_timeout` of silence.
@@ -104,33 +103,10 @@ impl Seams {
     /// [`Error::Cluster`].
     pub async fn real(config: &Config) -> Result<Self, Error> {
         let cluster = match config.kube.mode {
-            Mode::Cluster => Cluster::Client(client().await.map_err(|reason| Error::Cluster { reason })?),
+            Mode::Cluster => Cluster::Client(cluster::client().await.map_err(|reason| Error::Cluster { reason })?),
             Mode::Embedded => Cluster::Embedded,
         };
         Ok(Self { cluster, clock: Arc::new(SystemClock), journal: Box::new(|journal| journal) })
-    }
-}
-
-/// A client of the cluster that the environment names, or why there is none.
-async fn client() -> Result<kube::Client, String> {
-    let mut config = cluster_config().await?;
-    // One backoff only, ours: kube's own would hide a 429 for minutes.
-    config.default_retry = false;
-    kube::Client::try_from(config).map_err(|error| wording::of(&error))
-}
-
-/// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.
-async fn cluster_config() -> Result<kube::Config, String> {
-    let kubeconfig = match kube::Config::from_kubeconfig(&KubeConfigOptions::default()).await {
-        Ok(config) => return Ok(config),
-        Err(KubeconfigError::ReadConfig(error, path)) => format!("{} cannot be read: {error}", path.display()),
-        Err(error) => wording::of(&error),
-    };
-    match kube::Config::incluster() {
-        Ok(config) => Ok(config),
-        // Not in a pod.
-        Err(InClusterError::ReadEnvironmentVariable(_)) => Err(kubeconfig),
-        Err(error) => Err(format!("{kubeconfig}, and of the pod: {}", wording::of(&error))),
     }
 }
 

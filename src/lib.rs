@@ -3,13 +3,14 @@
 //! In reading order: [`journal`], where everything is kept and read; [`monitor`], the spine from looks at pods to durable
 //! events, with [`output_store`] for what programs print; [`http`], which shows it; [`app`], which puts them together.
 //! Around them: [`config`] and [`cli`] say what is wanted, [`supervisor`] starts and ends tasks, [`lock`] keeps a second
-//! process off, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
+//! process off, [`cluster`] connects to Kubernetes, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
 //! what is old, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
 //! that kill. [`explain`] is the mapper without a server.
 
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod crash;
 pub mod demo;

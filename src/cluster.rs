@@ -1,0 +1,66 @@
+//! A client of the cluster that the environment names.
+
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    client::{Body, ConfigExt},
+    config::{InClusterError, KubeConfigOptions, KubeconfigError},
+};
+use tower::{BoxError, ServiceBuilder};
+
+use crate::wording;
+
+/// The client, or why there is none.
+///
+/// # Errors
+/// What was found in place of a usable cluster, in words.
+pub async fn client() -> Result<kube::Client, String> {
+    let mut config = config().await?;
+    // One backoff only, ours: kube's own would hide a 429 for minutes.
+    config.default_retry = false;
+    connect(config).map_err(|error| wording::of(&error))
+}
+
+/// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.
+async fn config() -> Result<kube::Config, String> {
+    let kubeconfig = match kube::Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+        Ok(config) => return Ok(config),
+        Err(KubeconfigError::ReadConfig(error, path)) => format!("{} cannot be read: {error}", path.display()),
+        Err(error) => wording::of(&error),
+    };
+    match kube::Config::incluster() {
+        Ok(config) => Ok(config),
+        // Not in a pod.
+        Err(InClusterError::ReadEnvironmentVariable(_)) => Err(kubeconfig),
+        Err(error) => Err(format!("{kubeconfig}, and of the pod: {}", wording::of(&error))),
+    }
+}
+
+/// kube's own client, but for `TCP_NODELAY`: on a new connection the request follows the last words of the TLS handshake, and
+/// would wait for their acknowledgement, which a server at rest delays by 40 ms. That is what each log costs that does not
+/// find an idle connection.
+fn connect(config: kube::Config) -> kube::Result<kube::Client> {
+    // Both are kube's own business: it knows proxies, and renews what a plugin issued.
+    if config.proxy_url.is_some() || config.auth_info.exec.is_some() {
+        return kube::Client::try_from(config);
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false); // what is in TLS is none of its business
+    tcp.set_nodelay(true);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(kube::Client::new(service, config.default_namespace))
+}
