@@ -16,6 +16,7 @@ const ORDER: [&str; 22] = [
     "config",
     "telemetry",
     "lock",
+    "cluster",
     "open_files",
     "supervisor",
     "output_store",
