@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "wording",
     "jitter",
     "crash",
