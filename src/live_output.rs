@@ -210,7 +210,7 @@ impl LiveOutputs {
 
     /// True if this run is as far as anybody knows the last of that log. False for a run of an earlier process.
     pub fn is_of(&self, run: u32, log: &Log) -> bool {
-        self.runs().last_of(&log.uid).is_some_and(|known| known == (run, log) && log.restarts.is_some())
+        self.runs().last_of(&log.uid).is_some_and(|known| log.restarts.is_some() && known == (run, log))
     }
 
     /// The place to put an attempt's log into. None if another log of the execution is followed; or if too many are, which is
@@ -228,8 +228,11 @@ impl LiveOutputs {
                 return Ok(None);
             }
             if follows >= self.0.options.max_follows {
-                self.0.metrics.refused.inc();
-                entry.shown.send_modify(|shown| shown.is_refused = true);
+                // It is tried again whenever a place comes free.
+                if entry.shown.send_if_modified(|shown| !std::mem::replace(&mut shown.is_refused, true)) {
+                    self.0.metrics.refused.inc();
+                    tracing::info!(%execution_id, "not followed: logs.max_follows are already");
+                }
                 let is_idle = entry.is_idle();
                 if is_idle {
                     entries.remove(&execution_id);

@@ -318,10 +318,7 @@ impl Monitor {
         let log = Log { uid: uid.into(), restarts: Some(evidence.restart_count) };
         let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, log).await {
             Ok(Some(tap)) => tap,
-            Ok(None) => {
-                tracing::info!(execution_id = evidence.execution_id, "not followed: logs.max_follows are already");
-                return;
-            }
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!(%error, execution_id = evidence.execution_id, "live output cannot be kept");
                 return;
