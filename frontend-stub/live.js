@@ -44,7 +44,7 @@ export class LiveOutput {
   }
 
   #begin(attempt, run) {
-    if (!this.isEmpty) this.#remark(attempt === this.#attempt ? "— the container was restarted —" : `— attempt ${attempt} —`);
+    if (!this.isEmpty) this.#remark(attempt === this.#attempt ? "— another log begins —" : `— attempt ${attempt} —`);
     this.#attempt = attempt;
     this.#run = run;
     this.#next = 0;

@@ -176,7 +176,7 @@ impl Server {
         let journal = open_journal(config, data_dir, &mut registry).await?;
         let journal = (seams.journal)(journal);
         watch_journal(&readiness, &journal);
-        let live = live_outputs(config, &outputs, &mut registry);
+        let live = live_outputs(config, &outputs, &seams.clock, &mut registry);
         let mut parts = Parts {
             config,
             journal: &journal,
@@ -256,7 +256,12 @@ async fn open_outputs(data_dir: &Path) -> Result<OutputStore, Error> {
     Ok(opened.expect("opening the store does not panic")?)
 }
 
-fn live_outputs(config: &Config, outputs: &OutputStore, registry: &mut Registry) -> LiveOutputs {
+fn live_outputs(
+    config: &Config,
+    outputs: &OutputStore,
+    clock: &Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> LiveOutputs {
     let metrics = live_output::Metrics::default();
     metrics.register(registry);
     let policy = match config.logs.follow {
@@ -268,6 +273,8 @@ fn live_outputs(config: &Config, outputs: &OutputStore, registry: &mut Registry)
         policy,
         max_follows: config.logs.max_follows as usize,
         max_bytes: config.logs.max_bytes.bytes(),
+        // Fewer logs than one in a second are followed in the long run, so no two processes give the same number.
+        first_run: u32::try_from(clock.now().as_second()).unwrap_or_default(),
     };
     LiveOutputs::new(options, outputs.clone(), metrics)
 }

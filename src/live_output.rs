@@ -3,13 +3,14 @@
 //! Readers say which execution they watch ([`LiveOutputs::watch`]); the monitor follows the logs of those that somebody
 //! watches and puts what comes into a file of bounded size, from which every reader takes at its own pace. Nobody waits for
 //! anybody: a reader that is slow finds a hole that is named, not one that is silent.
+//!
+//! Whatever is followed is a run of its own, with a number that only grows: an offset in one run says nothing about another.
+//! So a log that is followed again, by this process or by the next one, is another run, since nobody can tell whether it was
+//! begun anew meanwhile (T66).
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use prometheus_client::{
 use tokio::sync::watch;
 
 use crate::output_store::{Growing, OutputStore, Piece, Result};
+
+/// Runs of which it is remembered whose logs they are; of older ones it is not known any more.
+const REMEMBERED: usize = 4096;
 
 /// Whose logs are followed while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +45,13 @@ pub struct Options {
     pub max_follows: usize,
     /// Bytes kept of each.
     pub max_bytes: u64,
+    /// The number of the first run: greater than any that an earlier process gave.
+    pub first_run: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { policy: Policy::Watched, max_follows: 64, max_bytes: 16 << 20 }
+        Self { policy: Policy::Watched, max_follows: 64, max_bytes: 16 << 20, first_run: 0 }
     }
 }
 
@@ -78,6 +84,7 @@ struct Inner {
     store: OutputStore,
     metrics: Metrics,
     entries: Mutex<HashMap<Arc<str>, Entry>>,
+    runs: Mutex<Runs>,
     /// Rung when somebody begins to watch.
     bell: watch::Sender<()>,
 }
@@ -86,8 +93,40 @@ struct Entry {
     readers: usize,
     /// Told of whatever is new.
     shown: watch::Sender<Shown>,
-    /// Number of the tap that fills it.
-    tap: Option<u64>,
+    /// There is a tap that fills it, and there is never a second one.
+    is_tapped: bool,
+}
+
+/// The numbers of all runs, and whose logs the last ones are.
+struct Runs {
+    next: u32,
+    logs: BTreeMap<u32, Log>,
+}
+
+/// The log of one start of a pod's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `metadata.uid` of the pod.
+    pub uid: Arc<str>,
+    /// `restartCount` of the container; none if nobody knows.
+    pub restarts: Option<u32>,
+}
+
+impl Runs {
+    fn begin(&mut self, log: Log) -> u32 {
+        let run = self.next;
+        self.next = run.saturating_add(1);
+        self.logs.insert(run, log);
+        if self.logs.len() > REMEMBERED {
+            self.logs.pop_first();
+        }
+        run
+    }
+
+    /// The last run of this pod, and whose log it is.
+    fn last_of(&self, uid: &str) -> Option<(u32, &Log)> {
+        self.logs.iter().rev().find(|(_, log)| &*log.uid == uid).map(|(run, log)| (*run, log))
+    }
 }
 
 /// What a reader can see of an execution's output right now.
@@ -106,7 +145,7 @@ pub struct Shown {
 pub struct Feed {
     /// Of the execution.
     pub attempt: u32,
-    /// Counted by the container's restarts, and by each time that its log was begun anew.
+    /// Greater than that of any log before.
     pub run: u32,
     growing: Growing,
 }
@@ -124,7 +163,9 @@ impl Feed {
 impl LiveOutputs {
     /// Nobody watches yet.
     pub fn new(options: Options, store: OutputStore, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { options, store, metrics, entries: Mutex::default(), bell: watch::Sender::new(()) }))
+        let runs = Mutex::new(Runs { next: options.first_run, logs: BTreeMap::new() });
+        let bell = watch::Sender::new(());
+        Self(Arc::new(Inner { options, store, metrics, entries: Mutex::default(), runs, bell }))
     }
 
     /// Watches an execution, known or not, until dropped.
@@ -149,12 +190,17 @@ impl LiveOutputs {
         if self.0.options.policy == Policy::Never {
             return Vec::new();
         }
-        let is_wanted = |entry: &Entry| entry.readers > 0 && entry.tap.is_none();
+        let is_wanted = |entry: &Entry| entry.readers > 0 && !entry.is_tapped;
         self.entries().iter().filter(|(_, entry)| is_wanted(entry)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// True if this execution's log should be followed.
+    /// True if a log of this execution should be followed, and none is.
     pub fn wants(&self, execution_id: &str) -> bool {
+        let is_tapped = self.entries().get(execution_id).is_some_and(|entry| entry.is_tapped);
+        self.is_of_use(execution_id) && !is_tapped
+    }
+
+    fn is_of_use(&self, execution_id: &str) -> bool {
         match self.0.options.policy {
             Policy::Never => false,
             Policy::All => true,
@@ -162,33 +208,47 @@ impl LiveOutputs {
         }
     }
 
-    /// The place to put an attempt's log into; none if too many are followed, which is told to who watches.
+    /// True if this run is as far as anybody knows the last of that log. False for a run of an earlier process.
+    pub fn is_of(&self, run: u32, log: &Log) -> bool {
+        self.runs().last_of(&log.uid).is_some_and(|known| log.restarts.is_some() && known == (run, log))
+    }
+
+    /// The place to put an attempt's log into. None if another log of the execution is followed; or if too many are, which is
+    /// told to who watches.
     ///
     /// # Errors
     /// If the disk fails.
-    pub async fn tap(&self, execution_id: &str, attempt: u32, run: u32) -> Result<Option<Tap>> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    pub async fn tap(&self, execution_id: &str, attempt: u32, log: Log) -> Result<Option<Tap>> {
         let execution_id: Arc<str> = execution_id.into();
         {
             let mut entries = self.entries();
-            let follows = entries.values().filter(|entry| entry.tap.is_some()).count();
+            let follows = entries.values().filter(|entry| entry.is_tapped).count();
             let entry = entries.entry(execution_id.clone()).or_insert_with(Entry::new);
+            if entry.is_tapped {
+                return Ok(None);
+            }
             if follows >= self.0.options.max_follows {
-                self.0.metrics.refused.inc();
-                entry.shown.send_modify(|shown| shown.is_refused = true);
+                // It is tried again whenever a place comes free.
+                if entry.shown.send_if_modified(|shown| !std::mem::replace(&mut shown.is_refused, true)) {
+                    self.0.metrics.refused.inc();
+                    tracing::info!(%execution_id, "not followed: logs.max_follows are already");
+                }
                 let is_idle = entry.is_idle();
                 if is_idle {
                     entries.remove(&execution_id);
                 }
                 return Ok(None);
             }
-            entry.tap = Some(number);
+            entry.is_tapped = true;
         }
         self.0.metrics.follows.inc();
-        let mut tap = Tap { outputs: self.clone(), execution_id, number, attempt, run, growing: None };
-        tap.begin(run).await?;
+        let mut tap = Tap { outputs: self.clone(), execution_id, attempt, uid: log.uid, growing: None };
+        tap.begin(log.restarts).await?;
         Ok(Some(tap))
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
@@ -198,11 +258,11 @@ impl LiveOutputs {
 
 impl Entry {
     fn new() -> Self {
-        Self { readers: 0, shown: watch::Sender::default(), tap: None }
+        Self { readers: 0, shown: watch::Sender::default(), is_tapped: false }
     }
 
     fn is_idle(&self) -> bool {
-        self.readers == 0 && self.tap.is_none()
+        self.readers == 0 && !self.is_tapped
     }
 }
 
@@ -248,29 +308,24 @@ impl Drop for Watching {
 pub struct Tap {
     outputs: LiveOutputs,
     execution_id: Arc<str>,
-    number: u64,
     attempt: u32,
-    run: u32,
+    uid: Arc<str>,
     growing: Option<Growing>,
 }
 
 impl Tap {
-    /// From here on it is another log: of the container's next run, or begun anew under our eyes (T66).
+    /// From here on it is another log of the pod, after so many restarts: of the container's next start, or begun anew under
+    /// our eyes (T66).
     ///
     /// # Errors
     /// If the disk fails.
-    pub async fn begin(&mut self, run: u32) -> Result<()> {
+    pub async fn begin(&mut self, restarts: Option<u32>) -> Result<()> {
         let growing = self.outputs.0.store.growing(self.outputs.0.options.max_bytes).await?;
-        self.run = run;
+        let run = self.outputs.runs().begin(Log { uid: self.uid.clone(), restarts });
         self.growing = Some(growing.clone());
         let feed = Feed { attempt: self.attempt, run, growing };
         self.show(|shown| *shown = Shown { feed: Some(feed), is_over: false, is_refused: false });
         Ok(())
-    }
-
-    /// Which run's log this is.
-    pub fn run(&self) -> u32 {
-        self.run
     }
 
     /// Adds to the log.
@@ -288,13 +343,11 @@ impl Tap {
 
     /// True if it is still of use to somebody.
     pub fn is_wanted(&self) -> bool {
-        self.outputs.wants(&self.execution_id)
+        self.outputs.is_of_use(&self.execution_id)
     }
 
     fn show(&self, change: impl FnOnce(&mut Shown)) {
-        if let Some(entry) =
-            self.outputs.entries().get(&self.execution_id).filter(|entry| entry.tap == Some(self.number))
-        {
+        if let Some(entry) = self.outputs.entries().get(&self.execution_id) {
             entry.shown.send_modify(change);
         }
     }
@@ -305,10 +358,8 @@ impl Drop for Tap {
         self.outputs.0.metrics.follows.dec();
         self.show(|shown| shown.is_over = true);
         let mut entries = self.outputs.entries();
-        let Some(entry) = entries.get_mut(&self.execution_id).filter(|entry| entry.tap == Some(self.number)) else {
-            return;
-        };
-        entry.tap = None;
+        let Some(entry) = entries.get_mut(&self.execution_id) else { return };
+        entry.is_tapped = false;
         if entry.is_idle() {
             entries.remove(&self.execution_id);
         }

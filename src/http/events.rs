@@ -49,8 +49,9 @@ pub(super) struct EventPage<'a> {
 ///
 /// While the program runs, `output` frames carry its log as the API gives it, standard output and error in one:
 /// `{attempt, run, offset, next, text}`, with `base64` in place of `text` for bytes that are no UTF-8, and `missing`, a reason,
-/// for bytes that are not to be had. Offsets count the bytes of the log of one `run` of the container. Whoever resumes from
-/// an id gets the rest. What `::progress 42 text` lines say comes as `execution_progress`.
+/// for bytes that are not to be had. Offsets count the bytes of one log, a `run`. The container's next start, another pod of a
+/// Job, and a log that is followed again are further runs, with greater numbers, each from its first byte. Whoever resumes
+/// from an id gets the rest of that run, or another run, and what was stored of another log only after `missing`. What `::progress 42 text` lines say comes as `execution_progress`.
 #[utoipa::path(
     get, path = "/executions/{id}/events", tag = "events",
     params(

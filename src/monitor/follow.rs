@@ -2,7 +2,7 @@
 //!
 //! A follow ends for many reasons that are not the container's end (T66, T67), so it is opened again until the monitor
 //! says that the attempt is over. What was already taken is then skipped, and checked on the way: a log that begins
-//! otherwise than before was begun anew, and is told as another run.
+//! otherwise than before is the container's next one, or was begun anew, and is told as another run.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Resource, api::LogParams, client::Body, core::Request};
+use kube::{Api, Resource, api::LogParams, client::Body, core::Request};
 use podherald_core::output::{ProgressLine, ProgressScanner};
 use tokio::{
     sync::mpsc,
@@ -33,6 +33,11 @@ const LINGER: Duration = Duration::from_secs(10);
 /// One progress event in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a pod may be asked for.
+const ASK: Duration = Duration::from_secs(5);
+/// After trouble with the disk.
+const DISK_PAUSE: Duration = Duration::from_secs(10);
+
 /// What is followed.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
@@ -40,6 +45,8 @@ pub(super) struct Job {
     pub(super) pod: String,
     pub(super) uid: String,
     pub(super) container: String,
+    /// Under which the log's progress lines are told, the same whenever it is followed again.
+    pub(super) run: u32,
 }
 
 /// A progress line of a pod.
@@ -57,6 +64,7 @@ struct Follow {
     /// The same until the log is begun anew.
     first: Option<beginning::Shared>,
     scanner: ProgressScanner,
+    run: u32,
     /// Not told yet.
     line: Option<ProgressLine>,
     told_at: Option<Instant>,
@@ -86,6 +94,7 @@ pub(super) async fn follow(
         taken: Beginning::default(),
         first: Some(first),
         scanner: ProgressScanner::default(),
+        run: job.run,
         line: None,
         told_at: None,
         unwatched_since: None,
@@ -109,7 +118,9 @@ pub(super) async fn follow(
                 }
                 Ok(Ended::Unwanted) => return,
                 Err(Trouble::Disk(error)) => {
-                    tracing::error!(%error, pod = job.pod, "live output cannot be kept; it is not followed any more");
+                    tracing::error!(%error, pod = job.pod, "live output cannot be kept");
+                    // It may be followed again at once.
+                    over.run_until_cancelled(sleep(DISK_PAUSE)).await;
                     return;
                 }
                 Err(Trouble::Log(why)) => {
@@ -165,7 +176,7 @@ impl Follow {
             if !known.is_over() {
                 known.push(&mut bytes);
                 if known.is_over() && !known.fits() {
-                    return self.begin_anew().await;
+                    return self.begin_anew(client, job).await;
                 }
             }
             if !bytes.is_empty() {
@@ -174,7 +185,7 @@ impl Follow {
             }
         }
         if !known.is_over() {
-            return self.begin_anew().await;
+            return self.begin_anew(client, job).await;
         }
         self.tell(job, heard);
         Ok(Ended::AllTaken)
@@ -189,8 +200,10 @@ impl Follow {
         Ok(self.tap.append(bytes).await?)
     }
 
-    async fn begin_anew(&mut self) -> Result<Ended, Trouble> {
-        self.tap.begin(self.tap.run() + 1).await?;
+    async fn begin_anew(&mut self, client: &kube::Client, job: &Job) -> Result<Ended, Trouble> {
+        // Asked before the log is opened again, so that it is never taken for a later one than it is.
+        self.tap.begin(restarts(client, job).await).await?;
+        self.run = self.run.saturating_add(1);
         (self.taken, self.first, self.scanner) = (Beginning::default(), None, ProgressScanner::default());
         Ok(Ended::BegunAnew)
     }
@@ -203,7 +216,7 @@ impl Follow {
         }
         // A monitor that is behind hears of the next one.
         if let (Some(line), Ok(place)) = (&self.line, heard.try_reserve()) {
-            place.send(Heard { uid: job.uid.clone(), run: self.tap.run(), line: line.clone() });
+            place.send(Heard { uid: job.uid.clone(), run: self.run, line: line.clone() });
             (self.line, self.told_at) = (None, Some(now));
         }
     }
@@ -216,6 +229,15 @@ impl Follow {
         let since = *self.unwatched_since.get_or_insert_with(Instant::now);
         since.elapsed() < LINGER
     }
+}
+
+/// How often the container was restarted, if that can be known.
+async fn restarts(client: &kube::Client, job: &Job) -> Option<u32> {
+    let pods = Api::<Pod>::namespaced(client.clone(), &job.namespace);
+    let pod = timeout(ASK, pods.get(&job.pod)).await.ok()?.ok()?;
+    let statuses = pod.status.filter(|_| pod.metadata.uid.as_ref() == Some(&job.uid))?.container_statuses?;
+    let status = statuses.into_iter().find(|status| status.name == job.container)?;
+    status.restart_count.try_into().ok()
 }
 
 async fn open(client: &kube::Client, job: &Job) -> Result<Body, Trouble> {

@@ -43,7 +43,7 @@ use crate::{
     clock::Clock,
     crash,
     journal::{self, Journal},
-    live_output::LiveOutputs,
+    live_output::{LiveOutputs, Log},
 };
 
 use self::{
@@ -65,6 +65,9 @@ pub const QUEUE: usize = 1024;
 
 /// Progress lines that may wait for the loop; further ones wait in their follows.
 const HEARD: usize = 256;
+
+/// Progress lines of a Job's pods are told apart by this many runs of each.
+const RUNS_OF_POD: u32 = 1 << 16;
 
 /// What the monitor goes by.
 #[derive(Debug, Clone)]
@@ -196,7 +199,7 @@ impl Monitor {
                 Some(done) = self.collections.join_next() => inputs.collected.extend(finished(done)),
                 Some(answer) = self.resolutions.join_next() => inputs.answers.extend(finished(answer)),
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
-                Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)),
+                Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)).await,
                 Ok(()) = wishes.changed() => self.follow_wanted().await,
                 () = sleep_until(wake) => {}
             }
@@ -209,7 +212,7 @@ impl Monitor {
             take_finished(&mut self.collections, &mut inputs.collected);
             take_finished(&mut self.resolutions, &mut inputs.answers);
             while let Some(ended) = self.follows.try_join_next() {
-                self.forget_follow(finished(ended));
+                self.forget_follow(finished(ended)).await;
             }
             if wishes.has_changed().unwrap_or(false) {
                 wishes.mark_unchanged();
@@ -312,24 +315,23 @@ impl Monitor {
         if self.followed.contains_key(uid) || !self.live.wants(&evidence.execution_id) {
             return;
         }
-        // Each pod of a Job prints a log of its own.
-        let run = evidence.restart_count + evidence.subject.of_job().map_or(0, |part| part.number);
-        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, run).await {
+        let log = Log { uid: uid.into(), restarts: Some(evidence.restart_count) };
+        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, log).await {
             Ok(Some(tap)) => tap,
-            Ok(None) => {
-                tracing::info!(execution_id = evidence.execution_id, "not followed: logs.max_follows are already");
-                return;
-            }
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!(%error, execution_id = evidence.execution_id, "live output cannot be kept");
                 return;
             }
         };
+        // Each pod of a Job prints a log of its own.
+        let number = evidence.subject.of_job().map_or(0, |part| part.number);
         let job = follow::Job {
             namespace: evidence.namespace.clone(),
             pod: evidence.name.clone(),
             uid: uid.to_owned(),
             container: container.to_owned(),
+            run: number.saturating_mul(RUNS_OF_POD).saturating_add(evidence.restart_count),
         };
         let Followed { over, beginning } = Followed::default();
         self.followed.insert(uid.to_owned(), Followed { over: over.clone(), beginning: beginning.clone() });
@@ -340,12 +342,14 @@ impl Monitor {
         });
     }
 
-    fn forget_follow(&mut self, uid: Option<String>) {
+    /// Its place is free for another.
+    async fn forget_follow(&mut self, uid: Option<String>) {
         match uid {
             Some(uid) => drop(self.followed.remove(&uid)),
             // One that failed did not say which it was.
             None => self.followed.retain(|_, followed| !followed.over.is_cancelled()),
         }
+        self.follow_wanted().await;
     }
 
     fn resolve(&mut self, uid: &str) {

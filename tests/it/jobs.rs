@@ -29,7 +29,7 @@ async fn started(settings: &[(&str, &str)]) -> World {
     world
 }
 
-fn job(conditions: Value) -> Value {
+pub(crate) fn job(conditions: Value) -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {
@@ -73,11 +73,11 @@ fn unlabelled(mut pod: Value) -> Value {
     pod
 }
 
-fn running(name: &str) -> Value {
+pub(crate) fn running(name: &str) -> Value {
     of_job(pods::running("e"), name)
 }
 
-fn ended(name: &str, code: i32) -> Value {
+pub(crate) fn ended(name: &str, code: i32) -> Value {
     of_job(pods::ended("e", code), name)
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     herald::Frame,
+    jobs,
     pods::{NAMESPACE, ended, running},
     scripted_api::{Kind, LogAttempt, LogEnd, log_text},
     world::World,
@@ -61,9 +62,20 @@ fn printed(frames: &[Frame]) -> String {
 }
 
 async fn world() -> World {
-    let mut world = World::new("2026-02-10T12:00:03Z", &[("kube.label_selectors", "execution-id")]);
+    world_with(&[]).await
+}
+
+async fn world_with(settings: &[(&str, &str)]) -> World {
+    let settings = [&[("kube.label_selectors", "execution-id")], settings].concat();
+    let mut world = World::new("2026-02-10T12:00:03Z", &settings);
     world.start().await;
     world
+}
+
+/// The log prints this and does not end.
+fn hangs(world: &World, pod: &str, text: &str) {
+    let attempt = LogAttempt::Text(vec![Bytes::copy_from_slice(text.as_bytes())], LogEnd::Hangs);
+    world.api.set_logs(NAMESPACE, pod, "executor", vec![attempt]);
 }
 
 fn follows(world: &World) -> usize {
@@ -120,7 +132,68 @@ async fn a_follow_that_ends_early_goes_on_where_it_was_and_a_log_begun_anew_is_a
     let frames = watcher.frames(Duration::from_secs(60)).await;
     assert_eq!(printed(&frames), "one\ntwo\nthree\nfour\n");
     let runs: Vec<_> = frames.iter().filter(|frame| frame.name == "output").map(|frame| &frame.data["run"]).collect();
-    assert_eq!((runs.first(), runs.last()), (Some(&&0.into()), Some(&&1.into())));
+    assert!(runs.first().unwrap().as_u64() < runs.last().unwrap().as_u64(), "{runs:?}");
+}
+
+// T77
+#[tokio::test(start_paused = true)]
+async fn a_place_that_comes_free_goes_to_a_reader_that_was_refused() {
+    let world = world_with(&[("logs.max_follows", "1")]).await;
+    for id in ["a", "b"] {
+        hangs(&world, &format!("executor-{id}"), id);
+        world.api.apply(running(id));
+    }
+    world.settle().await;
+    let mut first = Watcher::of(&world, "a").await;
+    assert_eq!(printed(&first.frames(WHILE).await), "a");
+    let mut second = Watcher::of(&world, "b").await;
+    let refused = second.frames(WHILE).await;
+    assert!(refused.iter().any(|frame| frame.data["missing"].is_string()), "{refused:?}");
+    drop(first);
+    assert_eq!(printed(&second.frames(Duration::from_secs(30)).await), "b");
+}
+
+// T53, T77
+#[tokio::test(start_paused = true)]
+async fn of_a_job_one_pod_is_followed_at_a_time_and_then_the_next() {
+    let world = world_with(&[("logs.follow", "all")]).await;
+    world.api.wait_for_requests(Kind::WatchJobs, 1).await;
+    world.api.apply(jobs::job(serde_json::json!([])));
+    for pod in ["work-a", "work-b"] {
+        hangs(&world, pod, pod);
+        world.api.apply(jobs::running(pod));
+    }
+    let mut watcher = Watcher::of(&world, "e").await;
+    assert_eq!(printed(&watcher.frames(WHILE).await), "work-a");
+    assert_eq!(follows(&world), 1);
+    world.api.set_logs(NAMESPACE, "work-a", "executor", log_text("work-a"));
+    world.api.apply(jobs::ended("work-a", 3));
+    assert_eq!(printed(&watcher.frames(WHILE).await), "work-b");
+    assert_eq!(follows(&world), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_a_restarted_container_to_its_end_gets_each_of_its_logs_once() {
+    let restarted = |mut pod: Value| {
+        pod["spec"]["restartPolicy"] = "OnFailure".into();
+        pod["status"]["containerStatuses"][0]["restartCount"] = 1.into();
+        pod
+    };
+    let world = world().await;
+    world.api.set_logs(NAMESPACE, "executor-a", "executor", log_text("one\n"));
+    let mut first = running("a");
+    first["spec"]["restartPolicy"] = "OnFailure".into();
+    world.api.apply(first);
+    let mut watcher = Watcher::of(&world, "a").await;
+    assert_eq!(printed(&watcher.frames(WHILE).await), "one\n");
+    world.api.apply(restarted(running("a")));
+    hangs(&world, "executor-a", "two\n");
+    assert_eq!(printed(&watcher.frames(WHILE).await), "two\n");
+    world.api.set_logs(NAMESPACE, "executor-a", "executor", log_text("two\nand more\n"));
+    world.api.apply(restarted(ended("a", 0)));
+    let frames = watcher.frames(Duration::from_secs(60)).await;
+    assert_eq!(printed(&frames), "and more\n");
+    assert_eq!(frames.last().unwrap().name, "end");
 }
 
 #[tokio::test(start_paused = true)]

@@ -214,7 +214,7 @@ test("live output comes once and in order, whatever is repeated, overlaps or is 
   send({ run: 1, offset: 0, next: 6, text: "again\n" });
   send({ offset: 4_005, next: 4_010, text: "late\n" });
   send({ run: 1, offset: 6, next: 11, text: "over\n" });
-  await output("— the container was restarted —\nagain\nover");
+  await output("— another log begins —\nagain\nover");
   assert.equal((await page.locator(".output").innerText()).split("hello").length, 2);
 });
 

@@ -204,7 +204,7 @@ impl One {
                 self.awaits_output = true;
                 return Ok(());
             }
-            let part = tail.rest(&self.line.state, execution).await;
+            let part = tail.rest(&self.line.state, execution).await?;
             if let Some(frame) = self.output_frame(part) {
                 self.ahead.push_back(frame);
                 return Ok(());

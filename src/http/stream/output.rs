@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use podherald_core::{
     event::{ExitSource, Verdict},
+    evidence::Evidence,
     execution::Execution,
 };
 
@@ -12,12 +13,15 @@ use crate::{
         frame::{self, Output},
         resume::OutputPlace,
     },
-    live_output::{Shown, Watching},
+    journal,
+    live_output::{Log, Shown, Watching},
     output_store::{Piece, Stream},
 };
 
 /// Bytes of the log in one frame.
 const CHUNK: usize = 16 << 10;
+/// The run of what was stored, for readers that did not follow that log: greater than any that was followed.
+const STORED: u32 = u32::MAX;
 
 /// Follows what one execution prints, from where the reader is.
 pub(super) struct Tail {
@@ -26,6 +30,8 @@ pub(super) struct Tail {
     /// None until there is output.
     place: Option<OutputPlace>,
     was_refused: bool,
+    /// The reader's place is known to be one in the stored log.
+    is_in_stored: bool,
 }
 
 /// One step.
@@ -40,7 +46,7 @@ impl Tail {
     pub(super) fn new(state: &State, execution_id: &str, place: Option<OutputPlace>) -> Self {
         let mut watching = state.live.watch(execution_id);
         let shown = watching.look();
-        Self { watching, shown, place, was_refused: false }
+        Self { watching, shown, place, was_refused: false, is_in_stored: false }
     }
 
     /// Where the reader is.
@@ -61,7 +67,8 @@ impl Tail {
 
     /// The next part of what is followed.
     pub(super) async fn next(&mut self) -> Part {
-        if self.shown.is_refused && !std::mem::replace(&mut self.was_refused, true) {
+        let was_refused = std::mem::replace(&mut self.was_refused, self.shown.is_refused);
+        if self.shown.is_refused && !was_refused {
             let place = self.place.unwrap_or_default();
             return missing(
                 place,
@@ -70,6 +77,9 @@ impl Tail {
             );
         }
         let Some(feed) = &self.shown.feed else { return Part::Nothing };
+        if self.place.is_some_and(|place| (place.attempt, place.run) == (feed.attempt, STORED)) {
+            return Part::Nothing;
+        }
         let is_same = |place: &OutputPlace| (place.attempt, place.run) == (feed.attempt, feed.run);
         let mut place =
             self.place.filter(is_same).unwrap_or(OutputPlace { attempt: feed.attempt, run: feed.run, offset: 0 });
@@ -101,17 +111,28 @@ impl Tail {
         part
     }
 
-    /// The next part of what was stored at the end, for a reader that has seen some of it live.
-    pub(super) async fn rest(&mut self, state: &State, execution: &Execution) -> Part {
-        let Some(mut place) = self.place.filter(|place| place.attempt == execution.attempt && place.offset != u64::MAX)
+    /// The next part of what was stored at the end, for a reader that has seen some of it live, or of another log of the
+    /// attempt: another pod's, or of an earlier start of the container.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub(super) async fn rest(&mut self, state: &State, execution: &Execution) -> journal::Result<Part> {
+        let Some(place) = self.place.filter(|place| place.attempt == execution.attempt && place.offset != u64::MAX)
         else {
-            return Part::Nothing;
+            return Ok(Part::Nothing);
         };
+        if !self.is_in_stored {
+            self.is_in_stored = place.run == STORED || is_stored(state, execution, place.run).await?;
+        }
+        Ok(self.rest_from(place, state, execution).await)
+    }
+
+    async fn rest_from(&mut self, mut place: OutputPlace, state: &State, execution: &Execution) -> Part {
         let stored = match stored(state, execution).await {
             Stored::Whole(read) => read,
             Stored::NotAll => {
                 self.place = Some(OutputPlace { offset: u64::MAX, ..place });
-                let has_all = self.shown.feed.is_some() && self.shown.is_over;
+                let has_all = self.is_in_stored && self.shown.feed.is_some() && self.shown.is_over;
                 // Who followed it to its end has more than was stored.
                 return if has_all {
                     Part::Nothing
@@ -120,6 +141,11 @@ impl Tail {
                 };
             }
         };
+        if !self.is_in_stored {
+            self.is_in_stored = true;
+            self.place = Some(OutputPlace { run: STORED, offset: 0, ..place });
+            return missing(place, None, "what was stored may be another log; it follows from its first byte");
+        }
         let bytes = match stored.read(place.offset).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -137,16 +163,16 @@ impl Tail {
 
 enum Stored {
     /// All of the log is there.
-    Whole(Log),
+    Whole(Whole),
     NotAll,
 }
 
-enum Log {
+enum Whole {
     File(crate::output_store::Reader),
     Inline(Bytes),
 }
 
-impl Log {
+impl Whole {
     async fn read(&self, offset: u64) -> crate::output_store::Result<Bytes> {
         match self {
             Self::File(reader) => reader.read(offset, CHUNK).await,
@@ -165,13 +191,13 @@ async fn stored(state: &State, execution: &Execution) -> Stored {
         return Stored::NotAll;
     }
     match state.outputs.reader(&execution.execution_id, execution.attempt, Stream::Raw).await {
-        Ok(Some(reader)) => Stored::Whole(Log::File(reader)),
+        Ok(Some(reader)) => Stored::Whole(Whole::File(reader)),
         Ok(None) => {
             // A small report is told by its fields alone; how it was spelled is not kept.
             let is_report = execution.exit.is_some_and(|exit| exit.source == ExitSource::Report)
                 || execution.resource_usage.is_some();
             match &execution.stdout {
-                Some(text) if !is_report => Stored::Whole(Log::Inline(Bytes::copy_from_slice(text.as_bytes()))),
+                Some(text) if !is_report => Stored::Whole(Whole::Inline(Bytes::copy_from_slice(text.as_bytes()))),
                 _ => Stored::NotAll,
             }
         }
@@ -179,6 +205,30 @@ async fn stored(state: &State, execution: &Execution) -> Stored {
             tracing::error!(%error, "stored output cannot be read");
             Stored::NotAll
         }
+    }
+}
+
+/// True if this run is known to be the log that was stored.
+async fn is_stored(state: &State, execution: &Execution, run: u32) -> journal::Result<bool> {
+    let Some(pod) = told_pod(state, execution).await? else { return Ok(false) };
+    let log = Log { uid: pod.uid.into(), restarts: Some(pod.restart_count) };
+    Ok(state.live.is_of(run, &log))
+}
+
+/// The pod whose output is the attempt's; none if nobody knows.
+async fn told_pod(state: &State, execution: &Execution) -> journal::Result<Option<Evidence>> {
+    let evidence = async |uid: String| {
+        let known = state.journal.known(vec![(uid, execution.execution_id.clone())]).await?;
+        journal::Result::Ok(known.into_iter().next().and_then(|known| known.evidence))
+    };
+    let mut pods = execution.pods.iter().filter(|pod| pod.attempt == execution.attempt);
+    let Some(first) = pods.next() else { return Ok(None) };
+    let Some(pod) = evidence(first.uid.clone()).await? else { return Ok(None) };
+    let Some(part) = pod.subject.of_job() else { return Ok(pods.next().is_none().then_some(pod)) };
+    let job = evidence(part.job.clone()).await?;
+    match job.as_ref().and_then(|job| job.subject.job()?.chosen.clone()) {
+        Some(chosen) => evidence(chosen).await,
+        None => Ok(None),
     }
 }
 
