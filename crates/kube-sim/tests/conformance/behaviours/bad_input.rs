@@ -380,4 +380,18 @@ behaviours! { bad_input:
         wanted["metadata"]["name"] = "b".into();
         assert_eq!(at.warnings(&wanted, "Ignore").await.0, [""; 0]);
     }
+    async fn very_many_fields_that_nobody_knows_are_told_of_in_few_and_short_words(at: &Place) {
+        let mut wanted = pod("a", &json!({}));
+        for number in 100..300 {
+            wanted["spec"][format!("x{number}{}", "x".repeat(300))] = 1.into();
+        }
+        let (warnings, made) = at.warnings(&wanted, "Warn").await;
+        assert_eq!(text(&made, "/metadata/name"), "a", "{made}");
+        // 4096 characters in all, 256 each: a quote counts once.
+        let lengths: Vec<usize> = warnings.iter().map(String::len).collect();
+        assert_eq!(lengths, [r#"299 - "\""#.len() + 256; 16]);
+        let (_, refused) = at.warnings(&wanted, "Strict").await;
+        let message = text(&refused, "/message");
+        assert_eq!(message.matches("unknown field").count(), 100, "{message:.300}");
+    }
 }
