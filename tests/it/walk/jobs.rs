@@ -163,7 +163,9 @@ impl Walk {
         let job = json!({
             "apiVersion": "batch/v1", "kind": "Job",
             "metadata": {"name": name, "labels": {"execution-id": name}},
-            "spec": {"backoffLimit": 6, "template": {}},
+            "spec": {"backoffLimit": 6, "template": {"spec": {
+                "restartPolicy": "Never", "containers": [{"name": "executor", "image": "none"}],
+            }}},
         });
         let job: Arc<Value> = self.cluster.create(Kind::Job, NAMESPACE, job).unwrap();
         let uid = job["metadata"]["uid"].as_str().unwrap().to_owned();

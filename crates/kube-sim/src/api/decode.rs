@@ -58,6 +58,12 @@ fn fit(kind: Kind, asked: &Asked, object: &mut Value) -> Result<Warnings, Refusa
 }
 
 impl Warnings {
+    /// One more.
+    pub(super) fn and(mut self, warning: Option<&str>) -> Self {
+        self.0.extend(warning.map(str::to_owned));
+        self
+    }
+
     /// The answer with what kubectl prints as `Warning: ...`.
     pub(super) fn on(self, mut answer: Response<Body>) -> Response<Body> {
         for warning in bounded(self.0) {

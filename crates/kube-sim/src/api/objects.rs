@@ -61,6 +61,7 @@ pub(super) fn create(
         ));
     }
     let created = cluster.create_decoded(kind, namespace, object)?;
+    let warnings = warnings.and(kind.resource().caveat);
     Ok(warnings.on(shown(cluster, StatusCode::CREATED, kind, &created, asked)))
 }
 

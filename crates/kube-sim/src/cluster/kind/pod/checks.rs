@@ -25,34 +25,38 @@ const FROZEN: &str = "pod updates may not change fields other than `spec.contain
      `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 pub(super) fn check(pod: &Value) -> Vec<Cause> {
-    let spec = &pod["spec"];
+    check_spec(&pod["spec"], "spec")
+}
+
+/// Of a pod, or of a template of one.
+pub(in super::super) fn check_spec(spec: &Value, at: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let volumes = check_volumes(spec, &mut causes);
+    let volumes = check_volumes(spec, at, &mut causes);
     if items(spec, "containers").next().is_none() {
-        causes.push(Cause::required("spec.containers", ""));
+        causes.push(Cause::required(format!("{at}.containers"), ""));
     }
     let mut names = BTreeSet::new();
     for list in ["containers", "initContainers"] {
         for (index, container) in items(spec, list).enumerate() {
-            check_container(&format!("spec.{list}[{index}]"), container, &volumes, &mut names, &mut causes);
+            check_container(&format!("{at}.{list}[{index}]"), container, &volumes, &mut names, &mut causes);
         }
     }
     let policy = text(spec, "/restartPolicy");
     if !POLICIES.contains(&policy) {
-        causes.push(Cause::unsupported("spec.restartPolicy", policy, &POLICIES));
+        causes.push(Cause::unsupported(format!("{at}.restartPolicy"), policy, &POLICIES));
     }
     if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64()
         && !(1..=i64::from(i32::MAX)).contains(&deadline)
     {
-        causes.push(Cause::invalid("spec.activeDeadlineSeconds", deadline, DEADLINE_RULE));
+        causes.push(Cause::invalid(format!("{at}.activeDeadlineSeconds"), deadline, DEADLINE_RULE));
     }
     causes
 }
 
-fn check_volumes<'a>(spec: &'a Value, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
+fn check_volumes<'a>(spec: &'a Value, at: &str, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     for (index, volume) in items(spec, "volumes").enumerate() {
-        let at = format!("spec.volumes[{index}]");
+        let at = format!("{at}.volumes[{index}]");
         check_name(&format!("{at}.name"), text(volume, "/name"), &mut names, causes);
         if quantity::parse(&volume["emptyDir"]["sizeLimit"]).is_some_and(|size| size < 0.) {
             let detail = "SizeLimit field must be a valid resource quantity";
