@@ -290,7 +290,8 @@ impl Worker {
     fn warn(&mut self, reason: &str, message: &str) {
         if self.told != message {
             message.clone_into(&mut self.told);
-            events::warn(&self.shared.cluster, &self.pod, reason, message, (self.shared.clock)());
+            let Shared { cluster, counters, clock, .. } = &*self.shared;
+            events::warn(cluster, counters, &self.pod, reason, message, clock());
         }
     }
 
@@ -373,6 +374,11 @@ impl Worker {
 
     fn namespace(&self) -> &str {
         text(&self.pod["metadata"]["namespace"])
+    }
+
+    /// Which container, for people.
+    fn label(&self, index: usize) -> String {
+        format!("{}/{}/{}", self.namespace(), self.name(), self.containers[index].status.name)
     }
 
     fn name(&self) -> &str {

@@ -106,7 +106,7 @@ async fn what_cannot_be_killed_is_counted_and_does_not_hold_its_pod() {
     assert!(is_alive(left));
     Command::new("kill").arg(left.to_string()).status().unwrap();
     assert_eq!(terminated(story.last(), 0)["exitCode"], 137);
-    assert_eq!(world.counters.left_processes(), 1);
+    assert_eq!((world.counters.left_processes(), world.counters.held_outputs()), (1, 1));
 }
 
 /// A program whose first thread ends while another one stays, deaf to SIGTERM, with so many MiB as its argument says.
