@@ -95,7 +95,7 @@ impl Worker {
 
     fn end(&mut self, index: usize, end: Terminated) {
         let (role, has_failed) = (self.containers[index].status.role, end.code != 0);
-        let restarts = match (role, text(&self.pod["spec"]["restartPolicy"])) {
+        let restarts = match (role, text(&self.pod, "/spec/restartPolicy")) {
             (Role::Sidecar, _) => true,
             (_, "Never") => false,
             (_, "OnFailure") => has_failed,
