@@ -107,6 +107,8 @@ impl Collector for Losses {
             ("rotated_logs", "Full logs of containers that were begun anew", self.node.rotated_logs()),
             ("rotated_log_bytes", "Bytes of logs that went with that", self.node.rotated_log_bytes()),
             ("left_processes", "Processes that could not be killed with their container", self.node.left_processes()),
+            ("held_outputs", "Outputs that somebody held open after their container's end", self.node.held_outputs()),
+            ("refused_events", "Kubernetes events of the node that were not taken", self.node.refused_events()),
             ("dropped_events", "Kubernetes events that made room for later ones", cluster.dropped_events),
             ("cut_watches", "Watches that were ended for reading too slowly", cluster.cut_watches),
         ] {
@@ -149,7 +151,15 @@ mod tests {
         registry.register_collector(Box::new(Losses { cluster, node: node::Counters::default() }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for name in ["rotated_logs", "rotated_log_bytes", "left_processes", "dropped_events", "cut_watches"] {
+        for name in [
+            "rotated_logs",
+            "rotated_log_bytes",
+            "left_processes",
+            "held_outputs",
+            "refused_events",
+            "dropped_events",
+            "cut_watches",
+        ] {
             assert!(text.contains(&format!("podherald_embedded_{name}_total 0\n")), "{text}");
         }
     }

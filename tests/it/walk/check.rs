@@ -130,7 +130,7 @@ impl Outcome {
 }
 
 /// P4, and the order within each execution.
-fn readers(walk: &Walk, events: &[Value]) {
+pub(super) fn readers(walk: &Walk, events: &[Value]) {
     assert_in_order(events, &[]);
     let mut of_execution: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for event in events {

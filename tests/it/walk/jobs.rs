@@ -12,7 +12,7 @@ use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{NAMESPACE, Walk, range_of_walks, runtime};
+use super::{NAMESPACE, Walk, check, range_of_walks, reader::Reader, runtime};
 use crate::herald::ends;
 
 /// Half as many as of bare pods: the storm is the same.
@@ -150,6 +150,7 @@ impl Walk {
         for job in &self.jobs {
             self.check_job(job, &events).await;
         }
+        check::readers(&self, &events);
         let there = [Kind::Job, Kind::Pod].map(|kind| self.cluster.list(kind, NAMESPACE).len()).iter().sum::<usize>();
         assert_eq!(self.herald.metric("podherald_monitor_tracked_pods").await, i64::try_from(there).unwrap());
         assert_eq!(self.herald.metric("podherald_monitor_unknown_jobs").await, 0);
@@ -163,12 +164,17 @@ impl Walk {
         let job = json!({
             "apiVersion": "batch/v1", "kind": "Job",
             "metadata": {"name": name, "labels": {"execution-id": name}},
-            "spec": {"backoffLimit": 6, "template": {}},
+            "spec": {"backoffLimit": 6, "template": {"spec": {
+                "restartPolicy": "Never", "containers": [{"name": "executor", "image": "none"}],
+            }}},
         });
         let job: Arc<Value> = self.cluster.create(Kind::Job, NAMESPACE, job).unwrap();
         let uid = job["metadata"]["uid"].as_str().unwrap().to_owned();
         let (cluster, chronicle) = (self.cluster.clone(), self.chronicle.clone());
         self.lives.spawn(play_job(cluster, chronicle, name.clone(), uid.clone(), plan.clone()));
+        if self.dice.random_bool(0.3) {
+            self.readers.push(Reader::of_one(name.clone()));
+        }
         self.jobs.push(PlayedJob { name, uid, plan, made_at: Instant::now() });
     }
 

@@ -6,6 +6,13 @@ use serde_json::Value;
 use super::{Body, request::Asked};
 use crate::cluster::{Cause, Kind, Refusal, text};
 
+/// No more fields that nobody knows are named.
+const MOST_UNKNOWN: usize = 100;
+/// Characters of all warnings together; where they are more, each is cut and the last ones are left out.
+const WARNINGS_LENGTH: usize = 4096;
+/// Characters of a warning that is cut.
+const WARNING_LENGTH: usize = 256;
+
 /// What the answer says besides.
 #[must_use]
 #[derive(Default)]
@@ -39,7 +46,8 @@ fn fit(kind: Kind, asked: &Asked, object: &mut Value) -> Result<Warnings, Refusa
         Refusal::if_invalid("meta.k8s.io", options, "", &[cause])?;
     }
     let unknown = kind.resource().decode(object)?;
-    let unknown: Vec<String> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
+    let unknown: Vec<String> =
+        unknown.iter().take(MOST_UNKNOWN).map(|field| format!("unknown field {field:?}")).collect();
     match validation {
         "Strict" if !unknown.is_empty() => {
             Err(kind.resource().not_handled(&format!("strict decoding error: {}", unknown.join(", "))))
@@ -50,9 +58,15 @@ fn fit(kind: Kind, asked: &Asked, object: &mut Value) -> Result<Warnings, Refusa
 }
 
 impl Warnings {
+    /// One more.
+    pub(super) fn and(mut self, warning: Option<&str>) -> Self {
+        self.0.extend(warning.map(str::to_owned));
+        self
+    }
+
     /// The answer with what kubectl prints as `Warning: ...`.
     pub(super) fn on(self, mut answer: Response<Body>) -> Response<Body> {
-        for warning in self.0 {
+        for warning in bounded(self.0) {
             // Names of fields come from the body, and may be of any bytes.
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
@@ -60,5 +74,37 @@ impl Warnings {
             }
         }
         answer
+    }
+}
+
+/// Clients bound what headers they read.
+fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+    let length = |warning: &String| warning.chars().count();
+    if warnings.iter().map(length).sum::<usize>() <= WARNINGS_LENGTH {
+        return warnings;
+    }
+    tracing::warn!(warnings = warnings.len(), "the warnings of an answer are too long and are cut");
+    let mut written = 0;
+    warnings.retain_mut(|warning| {
+        let fits = written < WARNINGS_LENGTH;
+        if let Some((end, _)) = warning.char_indices().nth(WARNING_LENGTH) {
+            warning.truncate(end);
+        }
+        written += length(warning);
+        fits
+    });
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_cut_only_where_they_are_too_long_together() {
+        let long = "ñ".repeat(3000);
+        assert_eq!(bounded(vec![long.clone(), "short".to_owned()]), [long.as_str(), "short"]);
+        let cut = "ñ".repeat(WARNING_LENGTH);
+        assert_eq!(bounded(vec![long.clone(), "short".to_owned(), long]), [cut.as_str(), "short", &cut]);
     }
 }

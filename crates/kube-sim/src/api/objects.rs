@@ -61,6 +61,7 @@ pub(super) fn create(
         ));
     }
     let created = cluster.create_decoded(kind, namespace, object)?;
+    let warnings = warnings.and(kind.resource().caveat);
     Ok(warnings.on(shown(cluster, StatusCode::CREATED, kind, &created, asked)))
 }
 
@@ -181,9 +182,11 @@ pub(super) fn delete_all(
     let mut deleted = Vec::new();
     for object in cluster.list(kind, namespace).into_iter().filter(|object| filter.admits(object)) {
         let (namespace, name) = (text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
-        // One that went meanwhile is deleted as well.
-        if let Ok(Kept::Gone(last) | Kept::Waits(last)) = cluster.delete(kind, namespace, name, &deletion) {
-            deleted.push(last);
+        match cluster.delete(kind, namespace, name, &deletion) {
+            Ok(Kept::Gone(last) | Kept::Waits(last)) => deleted.push(last),
+            // One that went meanwhile is deleted as well.
+            Err(refusal) if refusal.code == StatusCode::NOT_FOUND => {}
+            Err(refusal) => return Err(refusal),
         }
     }
     let version = cluster.lock().version();

@@ -8,6 +8,11 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The items of a list, none where there is no list.
+pub(crate) fn items(list: &Value) -> &[Value] {
+    list.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
 /// A time as objects have it: whole seconds.
 pub(crate) fn seconds(time: Timestamp) -> String {
     DateTimePrinter::new().precision(Some(0)).timestamp_to_string(&time)

@@ -33,7 +33,7 @@ pub use refusal::Refusal;
 
 pub(crate) use delete::Deletion;
 pub(crate) use history::Event;
-pub(crate) use json::text;
+pub(crate) use json::{items, text};
 pub(crate) use kind::Resource;
 pub(crate) use names::{is_label_key, is_label_value};
 pub(crate) use refusal::Cause;

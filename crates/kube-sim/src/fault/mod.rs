@@ -209,7 +209,7 @@ impl Asked {
             Self::Watch
         } else if uri.path().ends_with("/log") {
             Self::Log
-        } else if uri.path().ends_with("/pods") {
+        } else if uri.path().ends_with("/pods") || uri.path().ends_with("/jobs") {
             Self::List
         } else {
             Self::Other
@@ -327,5 +327,42 @@ impl Dice {
                 stream::once(async move { if hangs { std::future::pending().await } else { Err(connection_reset()) } });
             StreamBody::new(head.chain(end).map(|part| part.map(Frame::data))).boxed_unsync()
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        api::Api,
+        cluster::{Cluster, Kind, Options},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_of_pods_and_of_jobs_are_stale_and_expire() {
+        let clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let cluster = Cluster::new(Options { clock, seed: Some(1) });
+        let faults = Faults::new(1);
+        let get = async |path: &str| {
+            let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
+            let response = faults.layer(Api::new(cluster.clone())).oneshot(request).await.unwrap();
+            (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+        };
+        let spec = json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]});
+        let pods = (Kind::Pod, "/api/v1/namespaces/default/pods", spec.clone());
+        let jobs = (Kind::Job, "/apis/batch/v1/namespaces/default/jobs", json!({"template": {"spec": spec}}));
+        for (kind, path, spec) in [pods, jobs] {
+            faults.set(Weather { stale_list: 1.0, ..Weather::default() });
+            let (_, before) = get(path).await;
+            let object: Value = json!({"metadata": {"name": "a"}, "spec": spec});
+            cluster.create(kind, "default", object).unwrap();
+            assert_eq!(get(path).await, (StatusCode::OK, before), "{path}");
+            faults.set(Weather { expired: 1.0, ..Weather::default() });
+            assert_eq!(get(path).await.0, StatusCode::GONE, "{path}");
+        }
     }
 }

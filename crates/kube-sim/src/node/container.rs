@@ -35,8 +35,10 @@ pub(super) enum Happening {
     Started,
     /// In a container runtime's words.
     NotStarted(String),
-    /// So many of its processes could not be killed.
-    Left(usize),
+    /// These processes of it could not be killed.
+    Left(Vec<i32>),
+    /// One of them holds its output open, which is read no further.
+    OutputHeld,
     Ended(End),
 }
 
@@ -124,17 +126,14 @@ impl Shim {
                 report = reports.next_line(), if has_reports => match report?.map(|line| serde_json::from_str(&line)) {
                     Some(Ok(Report::Started)) => teller.tell(Happening::Started).await,
                     Some(Ok(Report::NotStarted { message })) => last = Happening::NotStarted(message),
-                    Some(Ok(Report::Left { pids })) => {
-                        tracing::warn!(?pids, "processes of a container could not be killed and are left to themselves");
-                        teller.tell(Happening::Left(pids.len())).await;
-                    }
+                    Some(Ok(Report::Left { pids })) => teller.tell(Happening::Left(pids)).await,
                     Some(Ok(Report::Ended(end))) => last = Happening::Ended(end),
                     Some(Err(error)) => tracing::warn!(%error, "a container's shim said something that is no report"),
                     None => (has_reports, drained_by) = (false, Instant::now() + DRAIN),
                 },
                 () = sleep_until(drained_by), if !has_reports => {
-                    tracing::warn!("the output of a container that has ended is held open: what still comes is lost");
                     has_output = false;
+                    teller.tell(Happening::OutputHeld).await;
                 }
                 Ok(()) = orders.changed() => {
                     let order = *orders.borrow_and_update();

@@ -14,6 +14,8 @@ struct Tally {
     rotated_logs: AtomicU64,
     rotated_log_bytes: AtomicU64,
     left_processes: AtomicU64,
+    held_outputs: AtomicU64,
+    refused_events: AtomicU64,
 }
 
 impl Counters {
@@ -32,6 +34,16 @@ impl Counters {
         self.0.left_processes.load(Ordering::Relaxed)
     }
 
+    /// Outputs that were read no further since somebody held them open after their container's end.
+    pub fn held_outputs(&self) -> u64 {
+        self.0.held_outputs.load(Ordering::Relaxed)
+    }
+
+    /// Events that the cluster did not take.
+    pub fn refused_events(&self) -> u64 {
+        self.0.refused_events.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count_rotation(&self, bytes: u64) {
         self.0.rotated_logs.fetch_add(1, Ordering::Relaxed);
         self.0.rotated_log_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -39,5 +51,13 @@ impl Counters {
 
     pub(super) fn count_left(&self, processes: usize) {
         self.0.left_processes.fetch_add(processes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_held_output(&self) {
+        self.0.held_outputs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused_event(&self) {
+        self.0.refused_events.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Kind};
+use crate::cluster::{Cluster, Kind, items, text};
 
 /// Programs are looked for here unless the container says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,7 +36,7 @@ pub(super) type Volumes = BTreeMap<String, PathBuf>;
 pub(super) fn make_volumes(cluster: &Cluster, pod: &Value, directory: &Path) -> Result<Volumes, Unmade> {
     let mut volumes = Volumes::new();
     for volume in items(&pod["spec"]["volumes"]) {
-        let name = text(&volume["name"]);
+        let name = text(volume, "/name");
         let path = make_volume(cluster, pod, volume, directory)
             .map_err(|Unmade(why)| Unmade(format!("MountVolume.SetUp failed for volume {name:?} : {why}")))?;
         volumes.insert(name.to_owned(), path);
@@ -45,7 +45,7 @@ pub(super) fn make_volumes(cluster: &Cluster, pod: &Value, directory: &Path) -> 
 }
 
 fn make_volume(cluster: &Cluster, pod: &Value, volume: &Value, directory: &Path) -> Result<PathBuf, Unmade> {
-    let path = directory.join("volumes").join(inside(text(&volume["name"]))?);
+    let path = directory.join("volumes").join(inside(text(volume, "/name"))?);
     fs::create_dir_all(&path)?;
     if let Some(source) = volume.get("configMap").filter(|source| !source.is_null()) {
         fill_from_config_map(cluster, pod, source, &path)?;
@@ -59,14 +59,14 @@ fn fill_from_config_map(cluster: &Cluster, pod: &Value, source: &Value, path: &P
     let Some(map) = config_map(cluster, pod, source)? else { return Ok(()) };
     let mut files = BTreeMap::new();
     for (key, value) in map["data"].as_object().into_iter().flatten() {
-        files.insert(key.as_str(), text(value).as_bytes().to_vec());
+        files.insert(key.as_str(), text(value, "").as_bytes().to_vec());
     }
     for (key, value) in map["binaryData"].as_object().into_iter().flatten() {
-        files.insert(key.as_str(), BASE64_STANDARD.decode(text(value)).unwrap_or_default());
+        files.insert(key.as_str(), BASE64_STANDARD.decode(text(value, "")).unwrap_or_default());
     }
     let chosen: Vec<(&str, &str)> = match items(&source["items"]) {
         [] => files.keys().map(|key| (*key, *key)).collect(),
-        chosen => chosen.iter().map(|item| (text(&item["key"]), text(&item["path"]))).collect(),
+        chosen => chosen.iter().map(|item| (text(item, "/key"), text(item, "/path"))).collect(),
     };
     let mode = source["defaultMode"].as_u64().and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
     for (key, file) in chosen {
@@ -83,8 +83,8 @@ fn fill_from_config_map(cluster: &Cluster, pod: &Value, source: &Value, path: &P
 
 /// The map that is named here; none where it may be missing.
 fn config_map(cluster: &Cluster, pod: &Value, source: &Value) -> Result<Option<std::sync::Arc<Value>>, Unmade> {
-    let name = text(&source["name"]);
-    let found = cluster.get(Kind::ConfigMap, text(&pod["metadata"]["namespace"]), name);
+    let name = text(source, "/name");
+    let found = cluster.get(Kind::ConfigMap, text(pod, "/metadata/namespace"), name);
     if found.is_none() && source["optional"] != true {
         return Err(Unmade(format!("configmap {name:?} not found")));
     }
@@ -132,16 +132,16 @@ pub(super) fn program(
     fs::create_dir_all(home)?;
     let mut mounts: Vec<(&str, PathBuf)> = Vec::new();
     for mount in items(&container["volumeMounts"]) {
-        let path = volumes.get(text(&mount["name"])).ok_or_else(|| {
-            Unmade(format!("the container mounts volume {:?}, which the pod does not have", text(&mount["name"])))
+        let path = volumes.get(text(mount, "/name")).ok_or_else(|| {
+            Unmade(format!("the container mounts volume {:?}, which the pod does not have", text(mount, "/name")))
         })?;
-        let path = match text(&mount["subPath"]) {
+        let path = match text(mount, "/subPath") {
             "" => path.clone(),
             below => path.join(inside(below)?),
         };
-        mounts.push((text(&mount["mountPath"]).trim_end_matches('/'), path));
+        mounts.push((text(mount, "/mountPath").trim_end_matches('/'), path));
     }
-    let message_path = match text(&container["terminationMessagePath"]) {
+    let message_path = match text(container, "/terminationMessagePath") {
         "" => "/dev/termination-log",
         path => path,
     };
@@ -152,15 +152,15 @@ pub(super) fn program(
     let mut environment = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
         ("HOME".to_owned(), home.display().to_string()),
-        ("HOSTNAME".to_owned(), text(&pod["metadata"]["name"]).to_owned()),
+        ("HOSTNAME".to_owned(), text(pod, "/metadata/name").to_owned()),
     ]);
     for (name, value) in declared(cluster, pod, container)? {
         let value = relocated(&expanded(&value, &environment), &mounts);
         environment.insert(name, value);
     }
     let words = items(&container["command"]).iter().chain(items(&container["args"]));
-    let command = words.map(|word| relocated(&expanded(text(word), &environment), &mounts)).collect();
-    let directory = match text(&container["workingDir"]) {
+    let command = words.map(|word| relocated(&expanded(text(word, ""), &environment), &mounts)).collect();
+    let directory = match text(container, "/workingDir") {
         "" => home.to_owned(),
         path => PathBuf::from(relocated(path, &mounts)),
     };
@@ -180,30 +180,30 @@ fn declared(cluster: &Cluster, pod: &Value, container: &Value) -> Result<Vec<(St
         }
         let Some(map) = config_map(cluster, pod, &source["configMapRef"])? else { continue };
         for (key, value) in map["data"].as_object().into_iter().flatten() {
-            declared.push((format!("{}{key}", text(&source["prefix"])), text(value).to_owned()));
+            declared.push((format!("{}{key}", text(source, "/prefix")), text(value, "").to_owned()));
         }
     }
     for variable in items(&container["env"]) {
         let from = &variable["valueFrom"];
         let value = if !from["fieldRef"].is_null() {
-            field(pod, text(&from["fieldRef"]["fieldPath"]))?
+            field(pod, text(from, "/fieldRef/fieldPath"))?
         } else if !from["configMapKeyRef"].is_null() {
             let source = &from["configMapKeyRef"];
-            let key = text(&source["key"]);
+            let key = text(source, "/key");
             match config_map(cluster, pod, source)?.and_then(|map| map["data"][key].as_str().map(str::to_owned)) {
                 Some(value) => value,
                 None if source["optional"] == true => continue,
-                None => return Err(Unmade(format!("couldn't find key {key} in ConfigMap {}", text(&source["name"])))),
+                None => return Err(Unmade(format!("couldn't find key {key} in ConfigMap {}", text(source, "/name")))),
             }
         } else if from.is_null() {
-            text(&variable["value"]).to_owned()
+            text(variable, "/value").to_owned()
         } else {
             return Err(Unmade(format!(
                 "environment variable {:?} comes from what the embedded cluster does not have",
-                text(&variable["name"])
+                text(variable, "/name")
             )));
         };
-        declared.push((text(&variable["name"]).to_owned(), value));
+        declared.push((text(variable, "/name").to_owned(), value));
     }
     Ok(declared)
 }
@@ -227,7 +227,7 @@ fn field(pod: &Value, path: &str) -> Result<String, Unmade> {
             _ => return Err(Unmade(format!("unsupported fieldPath: {path}"))),
         }
     };
-    Ok(text(value).to_owned())
+    Ok(text(value, "").to_owned())
 }
 
 /// `$(NAME)` is replaced where NAME is known; `$$` stands for one dollar sign.
@@ -278,14 +278,6 @@ fn relocated(text: &str, mounts: &[(&str, PathBuf)]) -> String {
         }
     }
     result
-}
-
-fn items(list: &Value) -> &[Value] {
-    list.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use super::{
     shim::Order,
     status::{self, ContainerStatus, Facts, Role, State},
 };
-use crate::cluster::Kind;
+use crate::cluster::{Kind, items, text};
 
 /// What did not work is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ enum Why {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, pod: Arc<Value>) -> Self {
-        let uid = text(&pod["metadata"]["uid"]).to_owned();
+        let uid = text(&pod, "/metadata/uid").to_owned();
         let directory = shared.directory.join(&uid);
         let inits = items(&pod["spec"]["initContainers"]);
         let waits_for = if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -290,7 +290,8 @@ impl Worker {
     fn warn(&mut self, reason: &str, message: &str) {
         if self.told != message {
             message.clone_into(&mut self.told);
-            events::warn(&self.shared.cluster, &self.pod, reason, message, (self.shared.clock)());
+            let Shared { cluster, counters, clock, .. } = &*self.shared;
+            events::warn(cluster, counters, &self.pod, reason, message, clock());
         }
     }
 
@@ -372,11 +373,16 @@ impl Worker {
     }
 
     fn namespace(&self) -> &str {
-        text(&self.pod["metadata"]["namespace"])
+        text(&self.pod, "/metadata/namespace")
+    }
+
+    /// Which container, for people.
+    fn label(&self, index: usize) -> String {
+        format!("{}/{}/{}", self.namespace(), self.name(), self.containers[index].status.name)
     }
 
     fn name(&self) -> &str {
-        text(&self.pod["metadata"]["name"])
+        text(&self.pod, "/metadata/name")
     }
 }
 
@@ -424,12 +430,4 @@ async fn changed(latest: &mut Latest) -> Option<Arc<Value>> {
         Ok(()) => latest.borrow_and_update().clone(),
         Err(_) => std::future::pending().await,
     }
-}
-
-fn items(list: &Value) -> &[Value] {
-    list.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

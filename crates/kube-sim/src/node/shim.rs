@@ -200,7 +200,10 @@ fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHa
                 false
             }
             Ok(Event::Order(Order::Kill)) => true,
-            Ok(Event::Ended(status)) => return (End { code: code_of(status), excess }, kill_all(reaper)),
+            Ok(Event::Ended(status)) => {
+                let left = kill_all(reaper).err().unwrap_or_default();
+                return (End { code: code_of(status), excess }, left);
+            }
             // No child is left, and nobody was told of this one: somebody else has reaped it.
             Err(RecvTimeoutError::Disconnected) => return (End { code: KILLED, excess }, Vec::new()),
             Err(RecvTimeoutError::Timeout) => {
@@ -208,8 +211,7 @@ fn watch(spec: &Spec, main: Pid, events: &mpsc::Receiver<Event>, reaper: &JoinHa
                 excess.is_some()
             }
         };
-        let left = if must_end { kill_all(reaper) } else { Vec::new() };
-        if !left.is_empty() {
+        if must_end && let Err(left) = kill_all(reaper) {
             let ended = events.try_iter().find_map(|event| match event {
                 Event::Ended(status) => Some(code_of(status)),
                 Event::Order(_) => None,
@@ -259,8 +261,11 @@ fn reap(main: Pid, events: &mpsc::SyncSender<Event>) {
     }
 }
 
-/// Kills every descendant until none is left; gives those that will not go.
-fn kill_all(reaper: &JoinHandle<()>) -> Vec<Pid> {
+/// Kills every descendant until none is left.
+///
+/// # Errors
+/// Those that will not go.
+fn kill_all(reaper: &JoinHandle<()>) -> Result<(), Vec<Pid>> {
     // Who has ended meanwhile needs no signal, and who may not be sent one shows by staying.
     let signal = |pid, signal| {
         let _ = kill_process(pid, signal);
@@ -274,7 +279,7 @@ fn kill_until(
     list: impl Fn() -> Vec<Pid>,
     signal: impl Fn(Pid, Signal),
     patience: Duration,
-) -> Vec<Pid> {
+) -> Result<(), Vec<Pid>> {
     let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
     while !is_over() {
         let mut stopped = HashSet::new();
@@ -289,14 +294,12 @@ fn kill_until(
         stopped.into_iter().for_each(|pid| signal(pid, Signal::KILL));
         thread::sleep(pause);
         pause = (pause * 2).min(LOOK);
+        // Whatever the list says: it may lack what is not over all the same.
         if begun.elapsed() > patience {
-            let left = list();
-            if !left.is_empty() {
-                return left;
-            }
+            return Err(list());
         }
     }
-    Vec::new()
+    Ok(())
 }
 
 /// All processes below this one that are not dead already.
@@ -306,7 +309,7 @@ fn descendants() -> Vec<Pid> {
     while let Some(parent) = to_visit.pop() {
         for child in children(parent) {
             to_visit.push(child);
-            if !is_zombie(child) {
+            if !is_dead(&stat(child)) {
                 found.push(child);
             }
         }
@@ -316,22 +319,35 @@ fn descendants() -> Vec<Pid> {
 
 /// A thread has children of its own, hence all threads.
 fn children(parent: Pid) -> Vec<Pid> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", parent.as_raw_pid())) else { return Vec::new() };
-    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let lists = threads(parent).filter_map(|thread| fs::read_to_string(thread.join("children")).ok());
     let pids = lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>());
     pids.filter_map(Pid::from_raw).collect()
 }
 
-fn is_zombie(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-    // The name before it may hold anything, parentheses too.
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+/// Where the kernel tells of a process's threads.
+fn threads(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let directory = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()));
+    directory.into_iter().flatten().flatten().map(|thread| thread.path())
 }
 
+/// Empty where there is no such process.
+fn stat(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default()
+}
+
+/// A process whose first thread has ended is called a zombie while others of its threads still run.
+fn is_dead(stat: &str) -> bool {
+    // The name before it may hold anything, parentheses too.
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return true };
+    let threads = rest.split(' ').nth(17).and_then(|threads| threads.parse::<u32>().ok());
+    rest.starts_with(['Z', 'X']) && threads.is_none_or(|threads| threads <= 1)
+}
+
+/// All threads share it, and one that has ended has none: the first may be such a one.
 fn resident_bytes(pid: Pid) -> u64 {
-    let statm = fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_pid())).unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    let pages = |statm: String| statm.split(' ').nth(1)?.parse::<u64>().ok().filter(|pages| *pages > 0);
+    let shared = threads(pid).find_map(|thread| pages(fs::read_to_string(thread.join("statm")).ok()?));
+    shared.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// The program's file, or why it cannot be run, in the words of a container runtime.
@@ -385,7 +401,7 @@ mod tests {
         };
         let left =
             kill_until(|| alive.borrow().is_empty(), || alive.borrow().clone(), signal, Duration::from_millis(20));
-        assert_eq!(left, [refuses]);
+        assert_eq!(left, Err(vec![refuses]));
     }
 
     #[test]
@@ -395,6 +411,24 @@ mod tests {
             born.set(born.get() + 1);
             vec![pid(7), pid(born.get())]
         };
-        assert!(!kill_until(|| false, breed, |_, _| {}, Duration::from_millis(20)).is_empty());
+        let left = kill_until(|| false, breed, |_, _| {}, Duration::from_millis(20));
+        assert!(left.is_err_and(|left| !left.is_empty()));
+    }
+
+    #[test]
+    fn what_is_not_over_though_nobody_is_seen_is_given_up_too() {
+        let left = kill_until(|| false, Vec::new, |_, _| {}, Duration::from_millis(20));
+        assert_eq!(left, Err(Vec::new()));
+    }
+
+    #[test]
+    fn only_a_process_none_of_whose_threads_runs_is_dead() {
+        let stat = |state, threads| {
+            format!("7 (a) Z (b)) {state} 1 7 7 0 -1 4227084 47 0 0 0 0 0 0 0 20 0 {threads} 0 1084 0 0")
+        };
+        for (state, threads, dead) in [("S", 1, false), ("Z", 2, false), ("Z", 1, true), ("X", 0, true)] {
+            assert_eq!(is_dead(&stat(state, threads)), dead, "{state} {threads}");
+        }
+        assert!(is_dead(""), "one that is not there");
     }
 }

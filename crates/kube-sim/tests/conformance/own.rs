@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     place,
-    place::{MERGE, assert_refused, pod, text},
+    place::{MERGE, assert_refused, job, pod, text},
 };
 
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -87,4 +87,14 @@ async fn a_namespace_goes_with_the_last_of_what_is_in_it() {
     assert_eq!(at.get("/api/v1/namespaces/n").await.1["status"]["phase"], "Terminating");
     there.patch("pods/held", MERGE, &json!({"metadata": {"finalizers": null}})).await;
     assert_refused(&at.get("/api/v1/namespaces/n").await, 404, "NotFound");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_makes_a_job_is_told_that_nothing_makes_its_pods() {
+    let at = crate::place();
+    let (warnings, made) = at.warnings_of("jobs", &job("j")).await;
+    assert_eq!(text(&made, "/metadata/name"), "j", "{made}");
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("no Job controller"), "{warning}");
+    assert!(at.warnings(&pod("a", &json!({})), "Warn").await.0.is_empty());
 }

@@ -25,7 +25,11 @@ impl Place {
         if rest.starts_with('/') {
             return rest.to_owned();
         }
-        let group = if rest.starts_with("leases") { "apis/coordination.k8s.io/v1" } else { "api/v1" };
+        let group = match rest {
+            rest if rest.starts_with("leases") => "apis/coordination.k8s.io/v1",
+            rest if rest.starts_with("jobs") => "apis/batch/v1",
+            _ => "api/v1",
+        };
         format!("/{group}/namespaces/{}/{rest}", self.namespace)
     }
 
@@ -64,8 +68,12 @@ impl Place {
 
     /// What is said besides of a pod that is made, and the pod.
     pub(crate) async fn warnings(&self, pod: &Value, validation: &str) -> (Vec<String>, Value) {
-        let path = self.path(&format!("pods?fieldValidation={validation}"));
-        let body = pod.to_string().into_bytes();
+        self.warnings_of(&format!("pods?fieldValidation={validation}"), pod).await
+    }
+
+    /// The same of another kind.
+    pub(crate) async fn warnings_of(&self, rest: &str, object: &Value) -> (Vec<String>, Value) {
+        let (path, body) = (self.path(rest), object.to_string().into_bytes());
         let response = self.send(Method::POST, &path, &[("content-type", JSON)], body).await;
         let warnings = response.headers().get_all("warning");
         let warnings = warnings.iter().map(|warning| warning.to_str().unwrap().to_owned()).collect();
@@ -146,6 +154,17 @@ pub(crate) fn pod(name: &str, labels: &Value) -> Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": labels},
         "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]},
+    })
+}
+
+/// A Job that waits to be told to begin.
+pub(crate) fn job(name: &str) -> Value {
+    let containers = json!([{"name": "main", "image": "none"}]);
+    let template = json!({"spec": {"schedulerName": "nobody", "restartPolicy": "Never", "containers": containers}});
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"suspend": true, "template": template},
     })
 }
 

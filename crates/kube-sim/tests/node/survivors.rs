@@ -1,9 +1,11 @@
 //! Whatever a program does to stay, it goes: with its container, its pod, its node, and the process around that.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use serde_json::json;
 
 use crate::world::{PROCESS, World, is_alive, pids, pod, terminated, until};
 
@@ -104,5 +106,60 @@ async fn what_cannot_be_killed_is_counted_and_does_not_hold_its_pod() {
     assert!(is_alive(left));
     Command::new("kill").arg(left.to_string()).status().unwrap();
     assert_eq!(terminated(story.last(), 0)["exitCode"], 137);
-    assert_eq!(world.counters.left_processes(), 1);
+    assert_eq!((world.counters.left_processes(), world.counters.held_outputs()), (1, 1));
+}
+
+/// A program whose first thread ends while another one stays, deaf to SIGTERM, with so many MiB as its argument says.
+const HEADLESS: &str = r#"
+    #include <pthread.h>
+    #include <signal.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <unistd.h>
+    static void *stay(void *mebibytes) {
+        size_t size = (size_t)atol(mebibytes) << 20;
+        char *held = malloc(size + 1);
+        memset(held, 1, size);
+        for (;;) { pause(); held[size] = held[0]; }
+    }
+    int main(int count, char **arguments) {
+        pthread_t thread;
+        signal(SIGTERM, SIG_IGN);
+        alarm(60);
+        pthread_create(&thread, NULL, stay, arguments[count - 1]);
+        pthread_exit(NULL);
+    }
+"#;
+
+/// Compiles it: no safe Rust ends the thread that it began with. Whoever builds these tests has a C compiler.
+fn headless(world: &World) -> PathBuf {
+    let (source, program) = (world.directory.path().join("headless.c"), world.directory.path().join("headless"));
+    std::fs::write(&source, HEADLESS).unwrap();
+    let compiled = Command::new("cc").arg("-pthread").arg("-o").args([&program, &source]).status().unwrap();
+    assert!(compiled.success());
+    program
+}
+
+#[tokio::test]
+async fn a_daemon_whose_first_thread_has_ended_goes_with_its_pod() {
+    let world = World::new();
+    let pids_file = world.directory.path().join("pids");
+    // Each $$ is a $ to a container.
+    let daemon = format!("echo $$$$ > {}; exec {} 0", pids_file.display(), headless(&world).display());
+    let mut story = world.create(pod("p", &format!("setsid sh -c '{daemon}' & {STAY}")));
+    let first = pids(&pids_file, 1).await[0];
+    // That is what it looks like.
+    until(|| !is_alive(first)).await;
+    world.delete("p", 30).await;
+    story.until_gone().await;
+    assert!(!Path::new(&format!("/proc/{first}")).exists());
+}
+
+#[tokio::test]
+async fn the_memory_of_a_program_whose_first_thread_has_ended_counts() {
+    let world = World::new();
+    let mut greedy = pod("p", &format!("exec {} 96", headless(&world).display()));
+    greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "48Mi"}});
+    let story = world.run(greedy).await;
+    assert_eq!(terminated(story.last(), 0)["reason"], "OOMKilled");
 }

@@ -76,6 +76,8 @@ pub(crate) struct Resource {
     pub(crate) needs_version: bool,
     /// All of a namespace, or of the cluster, can be deleted at once.
     pub(crate) deletes_collections: bool,
+    /// What whoever makes one is told besides.
+    pub(crate) caveat: Option<&'static str>,
     /// See [`typed::fit`].
     fit: fn(&mut Value) -> Result<Vec<String>, String>,
     /// Fills in what a client may leave out.
@@ -119,6 +121,7 @@ const PLAIN: Resource = Resource {
     creates_on_update: false,
     needs_version: false,
     deletes_collections: true,
+    caveat: None,
     fit: |_| Ok(Vec::new()),
     complete: |_| {},
     begin: |_| {},

@@ -7,6 +7,7 @@ mod quantities;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+pub(super) use self::{checks::check_spec, quantities::read as read_quantities};
 use super::{
     super::json::{default, section},
     super::text,
@@ -35,7 +36,9 @@ pub(super) const RESOURCE: Resource = Resource {
     ],
     columns: columns::COLUMNS,
     fit: |pod| {
-        quantities::read(pod)?;
+        if let Some(spec) = pod.get_mut("spec") {
+            quantities::read(spec, "spec")?;
+        }
         typed::fit::<Pod>(pod)
     },
     complete,
@@ -49,7 +52,8 @@ pub(super) const RESOURCE: Resource = Resource {
     ..PLAIN
 };
 
-fn complete(pod: &mut Value) {
+/// Fills in a pod, or a template of one.
+pub(super) fn complete(pod: &mut Value) {
     let spec = section(pod, "spec");
     for (name, value) in [
         ("restartPolicy", "Always".into()),

@@ -56,7 +56,19 @@ impl Worker {
                     Terminated { code: 128, reason: "StartError", message, started: None, finished: now, id },
                 );
             }
-            Happening::Left(processes) => self.shared.counters.count_left(processes),
+            Happening::Left(pids) => {
+                self.shared.counters.count_left(pids.len());
+                let container = self.label(index);
+                tracing::warn!(container, ?pids, "processes could not be killed and are left to themselves");
+            }
+            Happening::OutputHeld => {
+                self.shared.counters.count_held_output();
+                let container = self.label(index);
+                tracing::warn!(
+                    container,
+                    "the output of a container that has ended is held open: what still comes is lost"
+                );
+            }
             Happening::Ended(End { code, excess }) => {
                 let started = match container.status.state {
                     State::Running { since } => Some(since),
@@ -83,7 +95,7 @@ impl Worker {
 
     fn end(&mut self, index: usize, end: Terminated) {
         let (role, has_failed) = (self.containers[index].status.role, end.code != 0);
-        let restarts = match (role, text(&self.pod["spec"]["restartPolicy"])) {
+        let restarts = match (role, text(&self.pod, "/spec/restartPolicy")) {
             (Role::Sidecar, _) => true,
             (_, "Never") => false,
             (_, "OnFailure") => has_failed,

@@ -95,7 +95,7 @@ impl Worker {
         let bounds = Bounds {
             max_bytes: self.shared.max_log_bytes,
             counters: self.shared.counters.clone(),
-            container: format!("{}/{}/{}", self.namespace(), self.name(), container.status.name),
+            container: self.label(index),
         };
         let writer = Writer::create(path, bounds).await;
         let writer = writer.map_err(|error| ("CreateContainerError", format!("cannot make the log: {error}")))?;

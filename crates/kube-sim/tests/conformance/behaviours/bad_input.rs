@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::super::place::{JSON, JSON_PATCH, MERGE, Place, pod, text};
+use super::super::place::{JSON, JSON_PATCH, MERGE, Place, job, pod, text};
 
 /// Beyond what any request's body may have.
 const HUGE: usize = 4 << 20;
@@ -52,6 +52,13 @@ impl Row {
         let mut wanted = json!({"metadata": {"name": "m"}});
         merge(&mut wanted, change);
         Self::post(what, "configmaps", &wanted)
+    }
+
+    /// A Job like any other, but for what is merged into its spec.
+    fn job(what: &'static str, change: Value) -> Self {
+        let mut wanted = job("j");
+        merge(&mut wanted["spec"], change);
+        Self::post(what, "jobs", &wanted)
     }
 
     fn patch(what: &'static str, content_type: &'static str, patch: &str) -> Self {
@@ -141,6 +148,8 @@ fn wrong_types() -> Vec<Row> {
             .bad_request(&["unknown field \"spec.containers[0].comand\""]),
         Row::post("a way to check fields that there is not", "pods?fieldValidation=Nope", &pod("a", &json!({})))
             .invalid(&["fieldValidation: Unsupported value: \"Nope\""]),
+        Row::job("an amount that is none, of a Job's pod", json!({"template": {"spec": {"containers": [{"name": "a", "resources": {"limits": {"memory": "lots"}}}]}}}))
+            .bad_request(&["quantities must match the regular expression"]),
         Row::config_map("a text that is a number", json!({"data": {"a": 1}}))
             .bad_request(&["data"]),
         Row::config_map("bytes that are not in base64", json!({"binaryData": {"a": "%%"}}))
@@ -197,6 +206,18 @@ fn wrong_values() -> Vec<Row> {
             .invalid(&["spec.volumes[0].configMap.name: Required value"]),
         Row::post("nothing", "pods", &json!({}))
             .invalid(&["metadata.name: Required value: name or generateName is required", "spec.containers: Required value"]),
+        Row::job("a Job that ends only on success", json!({"template": {"spec": {"restartPolicy": "Always"}}}))
+            .invalid(&["Job.batch \"j\" is invalid: spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]),
+        Row::post("a Job of nothing", "jobs", &json!({"metadata": {"name": "j"}}))
+            .invalid(&["spec.template.spec.containers: Required value", "spec.template.spec.restartPolicy: Required value"]),
+        Row::job("fewer tries than none", json!({"backoffLimit": -1, "parallelism": -1, "ttlSecondsAfterFinished": -1}))
+            .invalid(&["spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0", "spec.parallelism: Invalid", "spec.ttlSecondsAfterFinished: Invalid"]),
+        Row::job("a way to complete that there is not", json!({"completionMode": "x"}))
+            .invalid(&["spec.completionMode: Unsupported value: \"x\""]),
+        Row::job("indexes without a number", json!({"completionMode": "Indexed", "parallelism": 2}))
+            .invalid(&["spec.completions: Required value: when completion mode is Indexed"]),
+        Row::job("a Job's container without an image", json!({"template": {"spec": {"containers": [{"name": "main"}]}}}))
+            .invalid(&["spec.template.spec.containers[0].image: Required value"]),
         Row::config_map("an entry's name that is none", json!({"data": {"a b": "1"}}))
             .invalid(&["data[a b]: Invalid value: \"a b\""]),
         Row::config_map("an entry that is there twice", json!({"data": {"a": "1"}, "binaryData": {"a": "MQ=="}}))
@@ -379,5 +400,19 @@ behaviours! { bad_input:
         assert!(made["spec"].get("bogus").is_none(), "{made}");
         wanted["metadata"]["name"] = "b".into();
         assert_eq!(at.warnings(&wanted, "Ignore").await.0, [""; 0]);
+    }
+    async fn very_many_fields_that_nobody_knows_are_told_of_in_few_and_short_words(at: &Place) {
+        let mut wanted = pod("a", &json!({}));
+        for number in 100..300 {
+            wanted["spec"][format!("x{number}{}", "x".repeat(300))] = 1.into();
+        }
+        let (warnings, made) = at.warnings(&wanted, "Warn").await;
+        assert_eq!(text(&made, "/metadata/name"), "a", "{made}");
+        // 4096 characters in all, 256 each: a quote counts once.
+        let lengths: Vec<usize> = warnings.iter().map(String::len).collect();
+        assert_eq!(lengths, [r#"299 - "\""#.len() + 256; 16]);
+        let (_, refused) = at.warnings(&wanted, "Strict").await;
+        let message = text(&refused, "/message");
+        assert_eq!(message.matches("unknown field").count(), 100, "{message:.300}");
     }
 }

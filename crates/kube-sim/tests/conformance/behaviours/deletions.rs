@@ -78,4 +78,11 @@ behaviours! { deletions:
         assert_eq!((status, text(&list, "/kind")), (200, "PodList"));
         assert_eq!(at.names("").await, ["b"]);
     }
+
+    async fn what_of_a_collection_is_not_deleted_is_said(at: &Place) {
+        at.pod("a", &json!({})).await;
+        let answer = at.delete("pods", &json!({"preconditions": {"uid": "another"}})).await;
+        assert_refused(&answer, 409, "Conflict");
+        assert_eq!(at.names("").await, ["a"]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::place::{JSON_PATCH, MERGE, Place, assert_refused, causes, pod, text};
+use super::super::place::{JSON_PATCH, MERGE, Place, assert_refused, causes, job, pod, text};
 
 behaviours! { updates:
     async fn versions_rise_with_each_change(at: &Place) {
@@ -68,6 +68,27 @@ behaviours! { updates:
         at.pod("a", &json!({"x": "1", "y": "2"})).await;
         let (_, changed) = at.patch("pods/a", MERGE, &json!({"metadata": {"labels": {"x": null}}})).await;
         assert_eq!(changed["metadata"]["labels"], json!({"y": "2"}));
+    }
+
+    async fn what_a_job_runs_stays_and_where_it_runs_until_it_begins(at: &Place) {
+        let (status, made) = at.post("jobs", &job("j")).await;
+        assert_eq!((status, &made["spec"]["completions"]), (201, &1.into()), "{made}");
+        let moved = json!({"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}});
+        assert_eq!(at.patch("jobs/j", MERGE, &moved).await.0, 200);
+        let (_, begun) = at.patch("jobs/j", MERGE, &json!({"spec": {"suspend": false, "backoffLimit": 2}})).await;
+        assert_eq!(begun["spec"]["backoffLimit"], 2, "{begun}");
+        for (field, change) in [
+            ("template", json!({"spec": {"nodeSelector": {"a": "c"}}})),
+            ("template", json!({"spec": {"terminationGracePeriodSeconds": 7}})),
+            ("completions", 2.into()),
+            ("completionMode", "Indexed".into()),
+            ("selector", json!({"matchLabels": {"a": "b"}})),
+        ] {
+            let answer = at.patch("jobs/j", MERGE, &json!({"spec": {field: change}})).await;
+            assert_refused(&answer, 422, "Invalid");
+            let field = format!("spec.{field}");
+            assert!(causes(&answer).contains(&(&field, "FieldValueInvalid")), "{field}: {}", answer.1);
+        }
     }
 
     async fn a_merge_patch_of_an_old_version_is_a_conflict(at: &Place) {

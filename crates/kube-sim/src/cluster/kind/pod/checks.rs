@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     super::super::{
-        Cause,
+        Cause, items,
         names::{LABEL_RULE, is_label},
         text,
     },
@@ -25,34 +25,38 @@ const FROZEN: &str = "pod updates may not change fields other than `spec.contain
      `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 pub(super) fn check(pod: &Value) -> Vec<Cause> {
-    let spec = &pod["spec"];
+    check_spec(&pod["spec"], "spec")
+}
+
+/// Of a pod, or of a template of one.
+pub(in super::super) fn check_spec(spec: &Value, at: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let volumes = check_volumes(spec, &mut causes);
-    if items(spec, "containers").next().is_none() {
-        causes.push(Cause::required("spec.containers", ""));
+    let volumes = check_volumes(spec, at, &mut causes);
+    if items(&spec["containers"]).is_empty() {
+        causes.push(Cause::required(format!("{at}.containers"), ""));
     }
     let mut names = BTreeSet::new();
     for list in ["containers", "initContainers"] {
-        for (index, container) in items(spec, list).enumerate() {
-            check_container(&format!("spec.{list}[{index}]"), container, &volumes, &mut names, &mut causes);
+        for (index, container) in items(&spec[list]).iter().enumerate() {
+            check_container(&format!("{at}.{list}[{index}]"), container, &volumes, &mut names, &mut causes);
         }
     }
     let policy = text(spec, "/restartPolicy");
     if !POLICIES.contains(&policy) {
-        causes.push(Cause::unsupported("spec.restartPolicy", policy, &POLICIES));
+        causes.push(Cause::unsupported(format!("{at}.restartPolicy"), policy, &POLICIES));
     }
     if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64()
         && !(1..=i64::from(i32::MAX)).contains(&deadline)
     {
-        causes.push(Cause::invalid("spec.activeDeadlineSeconds", deadline, DEADLINE_RULE));
+        causes.push(Cause::invalid(format!("{at}.activeDeadlineSeconds"), deadline, DEADLINE_RULE));
     }
     causes
 }
 
-fn check_volumes<'a>(spec: &'a Value, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
+fn check_volumes<'a>(spec: &'a Value, at: &str, causes: &mut Vec<Cause>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
-    for (index, volume) in items(spec, "volumes").enumerate() {
-        let at = format!("spec.volumes[{index}]");
+    for (index, volume) in items(&spec["volumes"]).iter().enumerate() {
+        let at = format!("{at}.volumes[{index}]");
         check_name(&format!("{at}.name"), text(volume, "/name"), &mut names, causes);
         if quantity::parse(&volume["emptyDir"]["sizeLimit"]).is_some_and(|size| size < 0.) {
             let detail = "SizeLimit field must be a valid resource quantity";
@@ -91,7 +95,7 @@ fn check_container<'a>(
     if text(container, "/image").is_empty() {
         causes.push(Cause::required(format!("{at}.image"), ""));
     }
-    for (index, variable) in items(container, "env").enumerate() {
+    for (index, variable) in items(&container["env"]).iter().enumerate() {
         let at = format!("{at}.env[{index}].name");
         match text(variable, "/name") {
             "" => causes.push(Cause::required(at, "")),
@@ -102,7 +106,7 @@ fn check_container<'a>(
         }
     }
     let mut paths = BTreeSet::new();
-    for (index, mount) in items(container, "volumeMounts").enumerate() {
+    for (index, mount) in items(&container["volumeMounts"]).iter().enumerate() {
         let at = format!("{at}.volumeMounts[{index}]");
         match text(mount, "/name") {
             "" => causes.push(Cause::required(format!("{at}.name"), "")),
@@ -140,7 +144,7 @@ fn check_name<'a>(at: &str, name: &'a str, names: &mut BTreeSet<&'a str>, causes
 pub(super) fn check_update(old: &Value, new: &Value) -> Vec<Cause> {
     let (before, after) = (&old["spec"], &new["spec"]);
     for list in ["containers", "initContainers"] {
-        if items(before, list).count() != items(after, list).count() {
+        if items(&before[list]).len() != items(&after[list]).len() {
             return vec![Cause::forbidden(format!("spec.{list}"), "pod updates may not add or remove containers")];
         }
     }
@@ -160,14 +164,14 @@ pub(super) fn check_update(old: &Value, new: &Value) -> Vec<Cause> {
     // With all that may be changed put back, nothing may be left of the change.
     let mut frozen = after.clone();
     put_back(before, &mut frozen, "activeDeadlineSeconds");
-    let tolerations = |spec: &Value| items(spec, "tolerations").cloned().collect::<Vec<_>>();
+    let tolerations = |spec: &Value| items(&spec["tolerations"]).to_vec();
     let kept = tolerations(after);
     if tolerations(before).iter().all(|toleration| kept.contains(toleration)) {
         put_back(before, &mut frozen, "tolerations");
     }
     for list in ["containers", "initContainers"] {
         let containers = frozen.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
-        for (container, before) in containers.zip(items(before, list)) {
+        for (container, before) in containers.zip(items(&before[list]).iter()) {
             put_back(before, container, "image");
         }
     }
@@ -183,8 +187,4 @@ fn put_back(before: &Value, after: &mut Value, field: &str) {
         Some(value) => fields.insert(field.to_owned(), value.clone()),
         None => fields.remove(field),
     };
-}
-
-fn items<'a>(object: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
-    object[list].as_array().into_iter().flatten()
 }

@@ -7,25 +7,24 @@ use crate::quantity::{self, RULE};
 
 const SIDES: [&str; 2] = ["limits", "requests"];
 
-/// Writes those that are given as numbers as the API server does, as texts.
+/// Writes those of a pod's spec that are given as numbers as the API server does, as texts.
 ///
 /// # Errors
 /// Which one is no amount.
-pub(super) fn read(pod: &mut Value) -> Result<(), String> {
-    let Some(spec) = pod.get_mut("spec") else { return Ok(()) };
+pub(in super::super) fn read(spec: &mut Value, at: &str) -> Result<(), String> {
     for list in ["containers", "initContainers"] {
         for (index, container) in items(spec, list).enumerate() {
             for side in SIDES {
                 let amounts = container.pointer_mut(&format!("/resources/{side}")).and_then(Value::as_object_mut);
                 for (name, amount) in amounts.into_iter().flatten() {
-                    read_one(amount, || format!("spec.{list}[{index}].resources.{side}.{name}"))?;
+                    read_one(amount, || format!("{at}.{list}[{index}].resources.{side}.{name}"))?;
                 }
             }
         }
     }
     for (index, volume) in items(spec, "volumes").enumerate() {
         if let Some(limit) = volume.pointer_mut("/emptyDir/sizeLimit") {
-            read_one(limit, || format!("spec.volumes[{index}].emptyDir.sizeLimit"))?;
+            read_one(limit, || format!("{at}.volumes[{index}].emptyDir.sizeLimit"))?;
         }
     }
     Ok(())
