@@ -168,25 +168,25 @@ impl Index {
     /// Known to this watch, not in its complete list of `listed`, and not seen since it was asked for: maybe gone (T1).
     pub fn missing(&self, watch: usize, asked_at: Instant, listed: &HashSet<String>) -> Vec<String> {
         let of_watch = |tracked: &Tracked| tracked.watches & (1 << watch) != 0;
-        self.pods
-            .iter()
-            .filter(|(uid, tracked)| {
-                of_watch(tracked)
-                    && tracked.seen_at <= asked_at
-                    && tracked.evidence.gone.is_none()
-                    && !listed.contains(uid.as_str())
-            })
-            .map(|(uid, _)| uid.clone())
-            .collect()
+        self.uids_of(|tracked| {
+            of_watch(tracked)
+                && tracked.seen_at <= asked_at
+                && tracked.evidence.gone.is_none()
+                && !listed.contains(&tracked.evidence.uid)
+        })
     }
 
     /// Known from the journal only: no watch has seen them since the start.
     pub fn unseen(&self, which: impl Fn(&Evidence) -> bool) -> Vec<String> {
-        self.pods
-            .iter()
-            .filter(|(_, tracked)| tracked.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence))
-            .map(|(uid, _)| uid.clone())
-            .collect()
+        self.uids_of(|tracked| tracked.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence))
+    }
+
+    /// Sorted, so that what follows from a list does not depend on the order of a map.
+    fn uids_of(&self, which: impl Fn(&Tracked) -> bool) -> Vec<String> {
+        let mut uids: Vec<String> =
+            self.pods.iter().filter(|(_, tracked)| which(tracked)).map(|(uid, _)| uid.clone()).collect();
+        uids.sort_unstable();
+        uids
     }
 }
 
