@@ -5,8 +5,8 @@
 //! anybody: a reader that is slow finds a hole that is named, not one that is silent.
 //!
 //! Whatever is followed is a run of its own, with a number that only grows: an offset in one run says nothing about another.
-//! So a log that is followed again, by this process or by the next one, is another run, since nobody can tell whether it was
-//! begun anew meanwhile (T66).
+//! A log that is followed again goes on under its number only where its beginning is known to be the same: it may have been
+//! begun anew meanwhile (T66). What an earlier process followed is another run.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -213,12 +213,12 @@ impl LiveOutputs {
         self.runs().last_of(&log.uid).is_some_and(|known| log.restarts.is_some() && known == (run, log))
     }
 
-    /// The place to put an attempt's log into. None if another log of the execution is followed; or if too many are, which is
-    /// told to who watches.
+    /// The place to put an attempt's log into, which shows nothing before [`Tap::begin`] or [`Tap::go_on`]. None if another log
+    /// of the execution is followed; or if too many are, which is told to who watches.
     ///
     /// # Errors
     /// If the disk fails.
-    pub async fn tap(&self, execution_id: &str, attempt: u32, log: Log) -> Result<Option<Tap>> {
+    pub async fn tap(&self, execution_id: &str, attempt: u32, uid: &str) -> Result<Option<Tap>> {
         let execution_id: Arc<str> = execution_id.into();
         {
             let mut entries = self.entries();
@@ -242,8 +242,8 @@ impl LiveOutputs {
             entry.is_tapped = true;
         }
         self.0.metrics.follows.inc();
-        let mut tap = Tap { outputs: self.clone(), execution_id, attempt, uid: log.uid, growing: None };
-        tap.begin(log.restarts).await?;
+        let mut tap = Tap { outputs: self.clone(), execution_id, attempt, uid: uid.into(), growing: None };
+        tap.growing = Some(self.0.store.growing(self.0.options.max_bytes).await?);
         Ok(Some(tap))
     }
 
@@ -314,18 +314,35 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// From here on it is another log of the pod, after so many restarts: of the container's next start, or begun anew under
-    /// our eyes (T66).
+    /// What was put in so far is shown as a log that nobody has seen, of the pod's container after so many restarts.
+    pub fn begin(&self, restarts: Option<u32>) {
+        let run = self.outputs.runs().begin(Log { uid: self.uid.clone(), restarts });
+        self.show_as(run);
+    }
+
+    /// The same as the log that was followed last of this pod, from its first byte.
+    pub fn go_on(&self, restarts: u32) {
+        let log = Log { uid: self.uid.clone(), restarts: Some(restarts) };
+        let last = self.outputs.runs().last_of(&self.uid).filter(|(_, known)| **known == log).map(|(run, _)| run);
+        match last {
+            Some(run) => self.show_as(run),
+            None => self.begin(Some(restarts)),
+        }
+    }
+
+    /// From here on it is another log: of the container's next start, or begun anew under our eyes (T66).
     ///
     /// # Errors
     /// If the disk fails.
-    pub async fn begin(&mut self, restarts: Option<u32>) -> Result<()> {
-        let growing = self.outputs.0.store.growing(self.outputs.0.options.max_bytes).await?;
-        let run = self.outputs.runs().begin(Log { uid: self.uid.clone(), restarts });
-        self.growing = Some(growing.clone());
-        let feed = Feed { attempt: self.attempt, run, growing };
-        self.show(|shown| *shown = Shown { feed: Some(feed), is_over: false, is_refused: false });
+    pub async fn begin_anew(&mut self, restarts: Option<u32>) -> Result<()> {
+        self.growing = Some(self.outputs.0.store.growing(self.outputs.0.options.max_bytes).await?);
+        self.begin(restarts);
         Ok(())
+    }
+
+    fn show_as(&self, run: u32) {
+        let feed = self.growing.clone().map(|growing| Feed { attempt: self.attempt, run, growing });
+        self.show(|shown| *shown = Shown { feed, is_over: false, is_refused: false });
     }
 
     /// Adds to the log.

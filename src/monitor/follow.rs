@@ -47,6 +47,10 @@ pub(super) struct Job {
     pub(super) container: String,
     /// Under which the log's progress lines are told, the same whenever it is followed again.
     pub(super) run: u32,
+    /// Of the container, as far as the monitor has seen.
+    pub(super) restarts: u32,
+    /// What an earlier follow of this log has taken of it.
+    pub(super) earlier: Option<Beginning>,
 }
 
 /// A progress line of a pod.
@@ -61,7 +65,9 @@ pub(super) struct Heard {
 struct Follow {
     tap: Tap,
     taken: Beginning,
-    /// The same until the log is begun anew.
+    /// Until it is decided whether this is the log that an earlier follow took, nothing is shown.
+    earlier: Option<Comparison>,
+    /// As `taken`, until the log is begun anew.
     first: Option<beginning::Shared>,
     scanner: ProgressScanner,
     run: u32,
@@ -89,8 +95,13 @@ pub(super) async fn follow(
     heard: mpsc::Sender<Heard>,
     over: CancellationToken,
 ) {
+    let earlier = job.earlier.clone().map(Comparison::new);
+    if earlier.is_none() {
+        tap.begin(Some(job.restarts));
+    }
     let mut follow = Follow {
         tap,
+        earlier,
         taken: Beginning::default(),
         first: Some(first),
         scanner: ProgressScanner::default(),
@@ -165,6 +176,7 @@ impl Follow {
                 Ok(Some(frame)) => frame.map_err(|error| Trouble::Log(wording::of(&error)))?,
                 Ok(None) => break,
                 Err(_) => {
+                    self.settle(job);
                     self.tell(job, heard);
                     if !self.is_wanted() {
                         return Ok(Ended::Unwanted);
@@ -180,29 +192,47 @@ impl Follow {
                 }
             }
             if !bytes.is_empty() {
-                self.take(bytes).await?;
+                self.take(job, bytes).await?;
                 self.tell(job, heard);
             }
         }
         if !known.is_over() {
             return self.begin_anew(client, job).await;
         }
+        self.settle(job);
         self.tell(job, heard);
         Ok(Ended::AllTaken)
     }
 
-    async fn take(&mut self, bytes: Bytes) -> Result<(), Trouble> {
+    /// Decides with what there is whether this is the log that was followed before.
+    fn settle(&mut self, job: &Job) {
+        match self.earlier.take() {
+            Some(earlier) if earlier.fits() => self.tap.go_on(job.restarts),
+            Some(_) => self.tap.begin(Some(job.restarts)),
+            None => {}
+        }
+    }
+
+    async fn take(&mut self, job: &Job, bytes: Bytes) -> Result<(), Trouble> {
         self.taken.push(&bytes);
         if let Some(first) = &self.first {
             first.push(&bytes);
         }
         self.line = self.scanner.push(&bytes).or(self.line.take());
-        Ok(self.tap.append(bytes).await?)
+        if let Some(earlier) = &mut self.earlier {
+            earlier.push(&mut bytes.clone());
+        }
+        self.tap.append(bytes).await?;
+        if self.earlier.as_ref().is_some_and(Comparison::is_over) {
+            self.settle(job);
+        }
+        Ok(())
     }
 
     async fn begin_anew(&mut self, client: &kube::Client, job: &Job) -> Result<Ended, Trouble> {
         // Asked before the log is opened again, so that it is never taken for a later one than it is.
-        self.tap.begin(restarts(client, job).await).await?;
+        self.tap.begin_anew(restarts(client, job).await).await?;
+        self.earlier = None;
         self.run = self.run.saturating_add(1);
         (self.taken, self.first, self.scanner) = (Beginning::default(), None, ProgressScanner::default());
         Ok(Ended::BegunAnew)

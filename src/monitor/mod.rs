@@ -43,7 +43,7 @@ use crate::{
     clock::Clock,
     crash,
     journal::{self, Journal},
-    live_output::{LiveOutputs, Log},
+    live_output::LiveOutputs,
 };
 
 use self::{
@@ -118,6 +118,8 @@ pub struct Monitor {
     follows: JoinSet<String>,
     /// By uid.
     followed: HashMap<String, Followed>,
+    /// Pods that were followed and are no more, as long as they are tracked.
+    let_go: HashMap<String, Followed>,
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Watches whose first list is in.
     listed: HashSet<usize>,
@@ -153,6 +155,7 @@ impl Monitor {
             live,
             follows: JoinSet::new(),
             followed: HashMap::new(),
+            let_go: HashMap::new(),
             heard: mpsc::channel(HEARD),
             options,
             journal,
@@ -285,7 +288,8 @@ impl Monitor {
         let Some(tracked) = self.index.get_mut(uid) else { return };
         let Some(ending) = &tracked.evidence.ending else { return };
         // The log of a later run begins otherwise by right.
-        let followed = self.followed.get(uid).filter(|_| tracked.evidence.restart_count == 0);
+        let followed = self.followed.get(uid).or_else(|| self.let_go.get(uid));
+        let followed = followed.filter(|_| tracked.evidence.restart_count == 0);
         let beginning = followed.map(|followed| followed.beginning.get());
         let job = job(&tracked.evidence, ending, beginning, Instant::now() + self.options.log_deadline);
         let (collector, uid) = (self.collector.clone(), uid.to_owned());
@@ -315,8 +319,7 @@ impl Monitor {
         if self.followed.contains_key(uid) || !self.live.wants(&evidence.execution_id) {
             return;
         }
-        let log = Log { uid: uid.into(), restarts: Some(evidence.restart_count) };
-        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, log).await {
+        let tap = match self.live.tap(&evidence.execution_id, evidence.attempt, uid).await {
             Ok(Some(tap)) => tap,
             Ok(None) => return,
             Err(error) => {
@@ -332,9 +335,16 @@ impl Monitor {
             uid: uid.to_owned(),
             container: container.to_owned(),
             run: number.saturating_mul(RUNS_OF_POD).saturating_add(evidence.restart_count),
+            restarts: evidence.restart_count,
+            earlier: self
+                .let_go
+                .remove(uid)
+                .filter(|earlier| earlier.restarts == evidence.restart_count)
+                .map(|earlier| earlier.beginning.get()),
         };
-        let Followed { over, beginning } = Followed::default();
-        self.followed.insert(uid.to_owned(), Followed { over: over.clone(), beginning: beginning.clone() });
+        let Followed { over, beginning, .. } = Followed::default();
+        let restarts = evidence.restart_count;
+        self.followed.insert(uid.to_owned(), Followed { over: over.clone(), beginning: beginning.clone(), restarts });
         let (client, heard) = (self.client.clone(), self.heard.0.clone());
         self.follows.spawn(async move {
             follow::follow(&client, &job, tap, beginning, heard, over).await;
@@ -345,7 +355,11 @@ impl Monitor {
     /// Its place is free for another.
     async fn forget_follow(&mut self, uid: Option<String>) {
         match uid {
-            Some(uid) => drop(self.followed.remove(&uid)),
+            Some(uid) => {
+                if let Some(followed) = self.followed.remove(&uid).filter(|_| self.index.contains(&uid)) {
+                    self.let_go.insert(uid, followed);
+                }
+            }
             // One that failed did not say which it was.
             None => self.followed.retain(|_, followed| !followed.over.is_cancelled()),
         }
@@ -381,6 +395,8 @@ struct Followed {
     /// Cancelled when the attempt is over.
     over: CancellationToken,
     beginning: beginning::Shared,
+    /// Of the container, when it was begun.
+    restarts: u32,
 }
 
 fn job(evidence: &Evidence, ending: &Ending, beginning: Option<Beginning>, deadline: Instant) -> Job {

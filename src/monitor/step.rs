@@ -89,6 +89,7 @@ impl Monitor {
         }
         for uid in outcome.closed {
             self.index.remove(&uid);
+            self.let_go.remove(&uid);
         }
         self.metrics.tracked.set(i64::try_from(self.index.count()).unwrap_or(i64::MAX));
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));

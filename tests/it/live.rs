@@ -25,8 +25,13 @@ struct Watcher {
 
 impl Watcher {
     async fn of(world: &World, id: &str) -> Self {
-        let headers = [("accept", "text/event-stream")];
-        let body = world.ask(&format!("/executions/{id}/events"), &headers).await.into_body();
+        Self::back(world, id, "").await
+    }
+
+    async fn back(world: &World, id: &str, last: &str) -> Self {
+        let headers = [("accept", "text/event-stream"), ("last-event-id", last)];
+        let headers = &headers[..if last.is_empty() { 1 } else { 2 }];
+        let body = world.ask(&format!("/executions/{id}/events"), headers).await.into_body();
         Self { body, bytes: Vec::new() }
     }
 
@@ -133,6 +138,29 @@ async fn a_follow_that_ends_early_goes_on_where_it_was_and_a_log_begun_anew_is_a
     assert_eq!(printed(&frames), "one\ntwo\nthree\nfour\n");
     let runs: Vec<_> = frames.iter().filter(|frame| frame.name == "output").map(|frame| &frame.data["run"]).collect();
     assert!(runs.first().unwrap().as_u64() < runs.last().unwrap().as_u64(), "{runs:?}");
+}
+
+/// T66: it may have been begun anew while nobody watched.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_after_the_log_was_let_go_misses_nothing_and_gets_nothing_twice() {
+    let world = world().await;
+    hangs(&world, "executor-a", "one\n");
+    world.api.apply(running("a"));
+    let mut watcher = Watcher::of(&world, "a").await;
+    let mut seen = watcher.frames(WHILE).await;
+    for (log, told) in [("one\ntwo\n", "two\n"), ("one\ntwo\n3\n", "3\n"), ("rotated\n", "rotated\n"), ("x\n", "x\n")] {
+        let last = seen.iter().rfind(|frame| frame.name == "output").unwrap();
+        let (last, run) = (last.id.clone(), last.data["run"].as_u64());
+        drop(watcher);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(world.metric("podherald_live_follows").await, 0);
+        hangs(&world, "executor-a", log);
+        watcher = Watcher::back(&world, "a", &last).await;
+        seen = watcher.frames(WHILE).await;
+        assert_eq!(printed(&seen), told);
+        let now = seen.iter().rfind(|frame| frame.name == "output").unwrap().data["run"].as_u64();
+        assert_eq!(now == run, log.starts_with("one"), "{log}: {run:?}, {now:?}");
+    }
 }
 
 // T77

@@ -9,10 +9,7 @@ use super::{
     Api, Frame, Stream,
     life::{Life, life},
 };
-use crate::{
-    journal::Change,
-    live_output::{Log, Tap},
-};
+use crate::{journal::Change, live_output::Tap};
 
 const EVENTS: &str = "/executions/e1/events";
 
@@ -37,8 +34,8 @@ async fn tap(api: &Api, execution_id: &str) -> Tap {
 }
 
 async fn tap_of(api: &Api, execution_id: &str, uid: &str, restarts: u32) -> Option<Tap> {
-    let log = Log { uid: uid.into(), restarts: Some(restarts) };
-    api.state.live.tap(execution_id, 1, log).await.unwrap()
+    let tap = api.state.live.tap(execution_id, 1, uid).await.unwrap();
+    tap.inspect(|tap| tap.begin(Some(restarts)))
 }
 
 fn of_job(job: &str) -> Subject {
@@ -123,7 +120,7 @@ async fn a_log_that_is_begun_anew_is_another_run_from_its_first_byte() {
     let mut tap = tap(&api, "e1").await;
     tap.append(Bytes::from_static(b"before")).await.unwrap();
     let before = stream.expect("output").await;
-    tap.begin(Some(0)).await.unwrap();
+    tap.begin_anew(Some(0)).await.unwrap();
     tap.append(Bytes::from_static(b"after")).await.unwrap();
     let after = stream.expect("output").await;
     assert_eq!((&before.data["run"], &before.data["offset"]), (&0.into(), &0.into()));
