@@ -36,6 +36,17 @@ pub struct Tracked {
     wake: Option<Instant>,
 }
 
+impl Tracked {
+    /// A watch or its list shows it.
+    pub fn show(&mut self, watch: usize, now: Instant) {
+        self.watches |= 1 << watch;
+        self.seen_at = now;
+        self.strayed = false;
+        self.left = false;
+        self.recheck = None;
+    }
+}
+
 /// All pods and Jobs under way, by uid.
 #[derive(Debug, Default)]
 pub struct Index {

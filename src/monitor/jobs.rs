@@ -251,11 +251,7 @@ impl Monitor {
         // A name is free only when its Job is gone (T16).
         outcome.resolve.extend(namesake);
         if let Some(tracked) = self.index.get_mut(&job.uid) {
-            tracked.watches |= 1 << watch;
-            tracked.seen_at = Instant::now();
-            tracked.strayed = false;
-            tracked.left = false;
-            tracked.recheck = None;
+            tracked.show(watch, Instant::now());
         }
         self.observe_job(&job.uid, job::Observation::Seen(job), outcome);
     }

@@ -240,11 +240,7 @@ impl Monitor {
         // A name is free only when its pod is gone, though nobody may have said so (T16).
         outcome.resolve.extend(namesake);
         if let Some(tracked) = self.index.get_mut(&pod.uid) {
-            tracked.watches |= 1 << watch;
-            tracked.seen_at = Instant::now();
-            tracked.strayed = false;
-            tracked.left = false;
-            tracked.recheck = None;
+            tracked.show(watch, Instant::now());
         }
         self.observe(&pod.uid, Observation::Seen(pod), outcome);
     }
