@@ -28,6 +28,8 @@ pub(crate) struct Usage {
     /// User and system time of all its threads, in steps of a clock tick.
     pub(crate) cpu: Duration,
     pub(crate) resident_kib: f64,
+    /// The most that was ever resident.
+    pub(crate) peak_kib: f64,
     pub(crate) sockets: f64,
     /// Open files that are no sockets.
     pub(crate) files: f64,
@@ -49,7 +51,7 @@ impl Process {
             .env_clear()
             .env("PODHERALD_HTTP__LISTEN", address.to_string())
             .env("PODHERALD_DATA_DIR", data)
-            .env("PODHERALD_TELEMETRY__LOG", "error")
+            .env("PODHERALD_TELEMETRY__LOG", "error").env("_RJEM_MALLOC_CONF", std::env::var("MC").unwrap_or_default())
             .envs(variables.iter().copied());
         Self::start(&mut command, address)
     }
@@ -109,10 +111,14 @@ impl Process {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let ticks: f64 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum();
         let status = read("status");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB")).unwrap();
+        let kib = |name: &str| {
+            let amount = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix(" kB")).unwrap();
+            amount.trim().parse().unwrap()
+        };
         let mut usage = Usage {
             cpu: Duration::from_secs_f64(ticks / rustix::param::clock_ticks_per_second() as f64),
-            resident_kib: resident.trim().parse().unwrap(),
+            resident_kib: kib("VmRSS:"),
+            peak_kib: kib("VmHWM:"),
             sockets: 0.0,
             files: 0.0,
         };

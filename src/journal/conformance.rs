@@ -134,7 +134,7 @@ pub(crate) async fn records_read_back_equal_those_that_followers_heard(journal: 
         }
     }
     assert_eq!(read, journal.execution_events("e".into(), 0, 10).await.unwrap());
-    assert_eq!(read[0].labels["team"], "blue");
+    assert_eq!(read[0].labels.get("team").map(String::as_str), Some("blue"));
 }
 
 pub(crate) async fn a_follower_of_one_execution_hears_only_of_it(journal: &dyn Journal) {

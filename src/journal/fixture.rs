@@ -1,6 +1,6 @@
 //! Pods and their steps for tests: a record that is driven through a life, with the events of each step.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
@@ -38,7 +38,7 @@ impl Pod {
                 attempt,
                 subject: podherald_core::evidence::Subject::Pod,
                 conflict: false,
-                labels: BTreeMap::from([("execution-id".to_owned(), execution_id.to_owned())]),
+                labels: [("execution-id".to_owned(), execution_id.to_owned())].into_iter().collect(),
                 correlation_id: None,
                 created: Some(at(0)),
                 first_seen: at(0),

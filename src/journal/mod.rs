@@ -22,6 +22,7 @@ use podherald_core::{
     event::Draft,
     evidence::Evidence,
     execution::{Execution, Status, VersionVector},
+    pod::Labels,
 };
 use tokio::sync::watch;
 
@@ -108,7 +109,7 @@ pub struct Record {
     /// Namespace of the pod.
     pub namespace: Arc<str>,
     /// Labels of the pod, for filters.
-    pub labels: Arc<BTreeMap<String, String>>,
+    pub labels: Arc<Labels>,
     /// `event_type`.
     pub event_type: &'static str,
     /// Which attempt.

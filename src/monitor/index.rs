@@ -4,10 +4,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
-use podherald_core::evidence::{Evidence, Subject};
+use podherald_core::evidence::Evidence;
 use tokio::time::Instant;
 
 /// One pod or Job under way.
@@ -47,15 +48,21 @@ impl Tracked {
     }
 }
 
+type Uid = Arc<str>;
+
 /// All pods and Jobs under way, by uid.
+///
+/// There may be a hundred thousand. So whatever else they are found by holds no second copy of it, only its hash; whether it
+/// is so, the record says.
 #[derive(Debug, Default)]
 pub struct Index {
-    pods: HashMap<String, Tracked>,
-    /// Namespace and name to the uid of the pod that came last.
-    names: HashMap<(String, String), String>,
-    /// The uids of each execution.
-    executions: HashMap<String, Vec<String>>,
-    wakes: BTreeSet<(Instant, String)>,
+    pods: HashMap<Uid, Tracked>,
+    hasher: RandomState,
+    /// Of namespace, kind and name: the one that came last.
+    names: HashMap<u64, Uid>,
+    /// Of the execution: all that are its.
+    executions: BTreeSet<(u64, Uid)>,
+    wakes: BTreeSet<(Instant, Uid)>,
 }
 
 impl Index {
@@ -76,9 +83,15 @@ impl Index {
 
     /// The pods of a Job, as far as they are under way.
     pub fn pods_of_job(&self, execution_id: &str, job: &str) -> Vec<Arc<Evidence>> {
-        let uids = self.executions.get(execution_id).into_iter().flatten();
-        let pods = uids.filter_map(|uid| self.evidence(uid));
+        let pods = self.records_of(execution_id);
         pods.filter(|pod| pod.subject.of_job().is_some_and(|part| part.job == job)).cloned().collect()
+    }
+
+    /// In the order of their uids.
+    fn records_of(&self, execution_id: &str) -> impl Iterator<Item = &Arc<Evidence>> {
+        let hash = self.hasher.hash_one(execution_id);
+        let uids = self.executions.range((hash, Uid::default())..).take_while(move |(of, _)| *of == hash);
+        uids.filter_map(|(_, uid)| self.evidence(uid)).filter(move |record| record.execution_id == execution_id)
     }
 
     /// The pod with this uid.
@@ -92,23 +105,30 @@ impl Index {
     }
 
     /// The uid of the pod that was tracked under this name last.
-    pub fn named(&self, namespace: &str, name: &str) -> Option<&String> {
-        self.names.get(&(namespace.to_owned(), name.to_owned()))
+    pub fn pod_named(&self, namespace: &str, name: &str) -> Option<String> {
+        self.named(namespace, name, false)
+    }
+
+    /// The uid of the Job that was tracked under this name last.
+    pub fn job_named(&self, namespace: &str, name: &str) -> Option<String> {
+        self.named(namespace, name, true)
+    }
+
+    fn named(&self, namespace: &str, name: &str, is_job: bool) -> Option<String> {
+        let record = self.evidence(self.names.get(&self.hasher.hash_one((namespace, is_job, name)))?)?;
+        (name_of(record) == (namespace, is_job, name)).then(|| record.uid.clone())
     }
 
     /// The uids of an execution's pods.
     pub fn of_execution(&self, execution_id: &str) -> Vec<String> {
-        self.executions.get(execution_id).cloned().unwrap_or_default()
+        self.records_of(execution_id).map(|record| record.uid.clone()).collect()
     }
 
     /// Adds a pod.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
-        let uid = evidence.uid.clone();
-        self.names.insert(name_of(&evidence), uid.clone());
-        let of_execution = self.executions.entry(evidence.execution_id.clone()).or_default();
-        if !of_execution.contains(&uid) {
-            of_execution.push(uid.clone());
-        }
+        let uid: Uid = evidence.uid.as_str().into();
+        self.names.insert(self.hasher.hash_one(name_of(&evidence)), uid.clone());
+        self.executions.insert((self.hasher.hash_one(evidence.execution_id.as_str()), uid.clone()));
         let tracked = Tracked {
             evidence: Arc::new(evidence),
             watches: 0,
@@ -127,20 +147,15 @@ impl Index {
 
     /// Drops a pod of which nothing more will come.
     pub fn remove(&mut self, uid: &str) {
-        let Some(tracked) = self.pods.remove(uid) else { return };
+        let Some((uid, tracked)) = self.pods.remove_entry(uid) else { return };
         if let Some(at) = tracked.wake {
-            self.wakes.remove(&(at, uid.to_owned()));
+            self.wakes.remove(&(at, uid.clone()));
         }
-        if let Some(uids) = self.executions.get_mut(&tracked.evidence.execution_id) {
-            uids.retain(|known| known != uid);
-            if uids.is_empty() {
-                self.executions.remove(&tracked.evidence.execution_id);
-            }
-        }
-        let name = name_of(&tracked.evidence);
-        if self.names.get(&name).is_some_and(|last| last == uid) {
+        let name = self.hasher.hash_one(name_of(&tracked.evidence));
+        if self.names.get(&name).is_some_and(|last| *last == uid) {
             self.names.remove(&name);
         }
+        self.executions.remove(&(self.hasher.hash_one(tracked.evidence.execution_id.as_str()), uid));
     }
 
     /// Puts the pod's plans (`tick`, `recheck`) into the order of all; call it after changing either.
@@ -150,11 +165,12 @@ impl Index {
         if earliest == tracked.wake {
             return;
         }
+        let uid: Uid = uid.into();
         if let Some(old) = std::mem::replace(&mut tracked.wake, earliest) {
-            self.wakes.remove(&(old, uid.to_owned()));
+            self.wakes.remove(&(old, uid.clone()));
         }
         if let Some(at) = earliest {
-            self.wakes.insert((at, uid.to_owned()));
+            self.wakes.insert((at, uid));
         }
     }
 
@@ -171,7 +187,7 @@ impl Index {
             if let Some(tracked) = self.pods.get_mut(&uid) {
                 tracked.wake = None;
             }
-            due.push(uid);
+            due.push(uid.as_ref().to_owned());
         }
         due
     }
@@ -195,22 +211,13 @@ impl Index {
     /// Sorted, so that what follows from a list does not depend on the order of a map.
     fn uids_of(&self, which: impl Fn(&Tracked) -> bool) -> Vec<String> {
         let mut uids: Vec<String> =
-            self.pods.iter().filter(|(_, tracked)| which(tracked)).map(|(uid, _)| uid.clone()).collect();
+            self.pods.values().filter(|tracked| which(tracked)).map(|tracked| tracked.evidence.uid.clone()).collect();
         uids.sort_unstable();
         uids
     }
 }
 
-/// A Job and a pod may bear the same name; no name holds a slash.
-fn name_of(evidence: &Evidence) -> (String, String) {
-    let name = match &evidence.subject {
-        Subject::Job(_) => job_name(&evidence.name),
-        Subject::Pod | Subject::PodOfJob(_) => evidence.name.clone(),
-    };
-    (evidence.namespace.clone(), name)
-}
-
-/// A Job's name among those of pods.
-pub fn job_name(name: &str) -> String {
-    format!("jobs/{name}")
+/// A Job and a pod may bear the same name.
+fn name_of(record: &Evidence) -> (&str, bool, &str) {
+    (&record.namespace, record.subject.job().is_some(), &record.name)
 }

@@ -24,7 +24,6 @@ use super::{
     Error, Inputs, Monitor,
     api::Backoff,
     collector::Adoption,
-    index,
     resolve::Resolver,
     step::{Newcomers, Outcome},
     watcher::{Scope, Sighting},
@@ -159,10 +158,7 @@ impl Monitor {
         if sightings.is_empty() && found.is_empty() {
             return Ok(());
         }
-        let seen = sightings.iter().flat_map(|sighting| match sighting {
-            Sighting::Listed { objects, .. } => objects.as_slice(),
-            Sighting::Seen { object, .. } | Sighting::Left { object } => std::slice::from_ref(object),
-        });
+        let seen = sightings.iter().filter_map(Sighting::object);
         let looked_up = found.iter().filter_map(|found| found.job.as_ref()).map(|(_, job)| job);
         let unknown = seen.chain(looked_up).filter_map(|object| object.job.as_ref()).filter_map(|job| {
             let id = identity::execution_id(job, &self.options.places)?;
@@ -203,9 +199,11 @@ impl Monitor {
 
     fn sight_job(&mut self, sighting: Sighting<wire::Job>, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         match sighting {
-            Sighting::Seen { watch, object } => {
+            Sighting::Seen { watch, object, is_check } => {
                 if let Some(job) = self.identified_job(object) {
+                    let changes_before = outcome.changes.count();
                     self.see_job(watch, &job, newcomers, outcome);
+                    self.count_repairs(is_check, outcome.changes.count() - changes_before);
                 }
             }
             Sighting::Left { object } => {
@@ -220,16 +218,8 @@ impl Monitor {
                 }
                 outcome.resolve.push(job.uid);
             }
-            Sighting::Listed { watch, asked_at, by_watch, objects } => {
-                let mut jobs: Vec<Job> = objects.into_iter().filter_map(|job| self.identified_job(job)).collect();
-                jobs.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-                let changes_before = outcome.changes.count();
-                for job in &jobs {
-                    self.see_job(watch, job, newcomers, outcome);
-                }
-                let listed = jobs.into_iter().map(|job| job.uid).collect();
-                let repairs = outcome.changes.count() - changes_before;
-                self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
+            Sighting::Listed { watch, asked_at, is_check, uids } => {
+                self.after_list(watch, asked_at, is_check, &uids, outcome);
             }
         }
     }
@@ -243,8 +233,7 @@ impl Monitor {
 
     fn see_job(&mut self, watch: usize, job: &Job, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         let is_new = !self.index.contains(&job.uid);
-        let name = index::job_name(&job.name);
-        let namesake = self.index.named(&job.namespace, &name).filter(|_| is_new).cloned();
+        let namesake = self.index.job_named(&job.namespace, &job.name).filter(|_| is_new);
         if !self.admit_job(job, newcomers) {
             return;
         }
@@ -447,7 +436,8 @@ impl Monitor {
         let mut jobs = Vec::new();
         for Confirmed { job, pods } in confirmed {
             jobs.push(job);
-            inputs.sightings.extend(pods.into_iter().map(|(watch, object)| Sighting::Seen { watch, object }));
+            let seen = |(watch, object)| Sighting::Seen { watch, object, is_check: false };
+            inputs.sightings.extend(pods.into_iter().map(seen));
         }
         jobs
     }

@@ -12,7 +12,7 @@ use crate::{jitter, wording};
 use super::{
     api::{Activity, Backoff, attentive},
     metrics::Metrics,
-    watcher::{Intake, PAGE_SIZE, Scope, Sighting, Watched},
+    watcher::{Intake, Listing, PAGE_SIZE, Scope, Sighting, Watched},
 };
 
 /// Lists all scopes, again and again.
@@ -71,10 +71,8 @@ impl Reconciler {
         out: &mpsc::Sender<Sighting<K>>,
     ) -> bool {
         for (number, scope) in scopes.iter().enumerate() {
-            let asked_at = Instant::now();
-            let objects = self.list(scope, client).await;
-            let listed = Sighting::Listed { watch: first_watch + number, asked_at, by_watch: false, objects };
-            if out.send(listed).await.is_err() {
+            let listing = self.list(scope, client).await;
+            if !listing.pass_on(first_watch + number, true, out).await {
                 return false;
             }
         }
@@ -82,11 +80,12 @@ impl Reconciler {
     }
 
     /// The complete list; tries until there is one.
-    async fn list<K: Watched>(&self, scope: &Scope, client: &Client) -> Vec<K> {
+    async fn list<K: Watched>(&self, scope: &Scope, client: &Client) -> Listing<K> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         loop {
-            match list_all(&scope.api(client.clone()), &scope.selector).await {
-                Ok(objects) => return objects,
+            let mut listing = Listing::begin();
+            match list_all(&scope.api(client.clone()), &scope.selector, |object| listing.add(object)).await {
+                Ok(()) => return listing,
                 Err(error) => {
                     self.metrics.reconcile_failures.inc();
                     tracing::warn!(selector = %scope.selector, error = %wording::of(&error), kind = %K::plural(&()), "reconciliation could not list, trying again");
@@ -97,16 +96,15 @@ impl Reconciler {
     }
 }
 
-/// All pages of one quorum list (T7, T13).
-pub(super) async fn list_all<K: Watched>(api: &Api<K>, selector: &str) -> kube::Result<Vec<K>> {
-    let mut objects = Vec::new();
+/// All pages of one quorum list (T7, T13), object by object.
+pub(super) async fn list_all<K: Watched>(api: &Api<K>, selector: &str, mut take: impl FnMut(K)) -> kube::Result<()> {
     let mut params = ListParams::default().labels(selector).limit(PAGE_SIZE);
     loop {
         let page = api.list(&params).await?;
-        objects.extend(page.items);
+        page.items.into_iter().for_each(&mut take);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(objects),
+            None => return Ok(()),
         }
     }
 }

@@ -105,8 +105,7 @@ impl Resolver {
         for (number, selector) in selectors {
             self.metrics.resolutions.inc();
             let selector = format!("{selector},{CONTROLLER_LABEL}={uid}");
-            let list = in_time(list_all(&api, &selector)).await?;
-            pods.extend(list.into_iter().map(|pod| (*number, pod)));
+            in_time(list_all(&api, &selector, |pod| pods.push((*number, pod)))).await?;
         }
         Ok(pods)
     }

@@ -98,10 +98,7 @@ impl Monitor {
 
     /// What the journal knows of the pods that the index does not.
     async fn look_up(&self, sightings: &[Sighting]) -> Result<HashMap<String, Known>, Error> {
-        let pods = sightings.iter().flat_map(|sighting| match sighting {
-            Sighting::Listed { objects, .. } => objects.as_slice(),
-            Sighting::Seen { object, .. } | Sighting::Left { object } => std::slice::from_ref(object),
-        });
+        let pods = sightings.iter().filter_map(Sighting::object);
         let mut unknown = BTreeMap::new();
         for pod in pods.filter_map(|pod| pod.pod.as_ref()) {
             if self.index.contains(&pod.uid) {
@@ -142,9 +139,11 @@ impl Monitor {
 
     fn sight(&mut self, sighting: Sighting, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         match sighting {
-            Sighting::Seen { watch, object } => {
+            Sighting::Seen { watch, object, is_check } => {
                 if let Some(pod) = self.identified(object) {
-                    self.see(watch, &pod, newcomers, outcome);
+                    let changes_before = outcome.changes.count();
+                    self.see(watch, &pod, is_check, newcomers, outcome);
+                    self.count_repairs(is_check, outcome.changes.count() - changes_before);
                 }
             }
             Sighting::Left { object } => {
@@ -164,17 +163,8 @@ impl Monitor {
                 }
                 outcome.resolve.push(pod.uid);
             }
-            Sighting::Listed { watch, asked_at, by_watch, objects } => {
-                let mut pods: Vec<Pod> = objects.into_iter().filter_map(|pod| self.identified(pod)).collect();
-                // Attempts are numbered in the order of creation.
-                pods.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
-                let changes_before = outcome.changes.count();
-                for pod in &pods {
-                    self.see(watch, pod, newcomers, outcome);
-                }
-                let listed: HashSet<String> = pods.into_iter().map(|pod| pod.uid).collect();
-                let repairs = outcome.changes.count() - changes_before;
-                self.after_list(watch, asked_at, by_watch, &listed, repairs, outcome);
+            Sighting::Listed { watch, asked_at, is_check, uids } => {
+                self.after_list(watch, asked_at, is_check, &uids, outcome);
             }
         }
     }
@@ -184,25 +174,28 @@ impl Monitor {
         &mut self,
         watch: usize,
         asked_at: Instant,
-        by_watch: bool,
+        is_check: bool,
         listed: &HashSet<String>,
-        repairs: usize,
         outcome: &mut Outcome,
     ) {
         let mut missing = self.index.missing(watch, asked_at, listed);
-        if by_watch && self.listed.insert(watch) && self.pods_are_listed() {
+        if !is_check && self.listed.insert(watch) && self.pods_are_listed() {
             // Jobs, and pods that are theirs, wait for the lists of Jobs too; pods alone do not wait for a role to read those.
             let with_jobs = self.jobs_are_listed();
             missing.extend(self.index.unseen(|evidence| with_jobs || evidence.subject.is_pod()));
         }
-        if !by_watch {
-            self.metrics.repairs.inc_by((repairs + missing.len()) as u64);
-        }
+        self.count_repairs(is_check, missing.len());
         for uid in missing {
             if let Some(tracked) = self.index.get_mut(&uid) {
                 tracked.strayed = true;
             }
             outcome.resolve.push(uid);
+        }
+    }
+
+    pub(super) fn count_repairs(&self, is_check: bool, count: usize) {
+        if is_check {
+            self.metrics.repairs.inc_by(count as u64);
         }
     }
 
@@ -227,13 +220,13 @@ impl Monitor {
         }
     }
 
-    fn see(&mut self, watch: usize, pod: &Pod, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+    fn see(&mut self, watch: usize, pod: &Pod, is_check: bool, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         let is_new = !self.index.contains(&pod.uid);
-        let namesake = self.index.named(&pod.namespace, &pod.name).filter(|_| is_new).cloned();
+        let namesake = self.index.pod_named(&pod.namespace, &pod.name).filter(|_| is_new);
         match self.admit(pod, newcomers) {
             Admission::Tracked => {}
             Admission::Held => {
-                return self.hold(pod, Sighting::Seen { watch, object: pod.clone().into() });
+                return self.hold(pod, Sighting::Seen { watch, object: pod.clone().into(), is_check });
             }
             Admission::None => return,
         }

@@ -4,6 +4,7 @@
 //! here: a watch that the server refuses to start from its version for ever, and one that says nothing any more.
 
 use std::{
+    collections::HashSet,
     fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client,
@@ -37,29 +39,41 @@ pub const PAGE_SIZE: u32 = 500;
 /// What a watch of pods or of Jobs saw.
 #[derive(Debug)]
 pub enum Sighting<K = wire::Pod> {
-    /// A complete list of the watch's selector.
-    Listed {
-        /// Which watch.
-        watch: usize,
-        /// When the list was asked for; what came later need not be in it.
-        asked_at: Instant,
-        /// True if a relist or start, false if the reconciler asked.
-        by_watch: bool,
-        /// All objects of the selector.
-        objects: Vec<K>,
-    },
-    /// An object was added or changed.
+    /// An object was added or changed, or stands in a list.
     Seen {
         /// Which watch.
         watch: usize,
         /// Its state.
         object: K,
+        /// The reconciler saw it: what is new in it, the watch has missed.
+        is_check: bool,
+    },
+    /// All objects of a complete list have been seen.
+    Listed {
+        /// Which watch.
+        watch: usize,
+        /// When the list was asked for; what came later need not be in it.
+        asked_at: Instant,
+        /// The reconciler asked; else the watch did, at its start or because it could not go on.
+        is_check: bool,
+        /// Uids of the objects.
+        uids: HashSet<String>,
     },
     /// An object left the watch: deleted, or its labels changed (T15).
     Left {
         /// Its last state.
         object: K,
     },
+}
+
+impl<K> Sighting<K> {
+    /// What was seen.
+    pub fn object(&self) -> Option<&K> {
+        match self {
+            Self::Seen { object, .. } | Self::Left { object } => Some(object),
+            Self::Listed { .. } => None,
+        }
+    }
 }
 
 /// Where those who see something send it.
@@ -84,10 +98,65 @@ pub struct Inbox {
 pub trait Watched:
     kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
 {
+    /// When it was created, and its uid; none of an object without an identity.
+    fn birth(&self) -> Option<(Option<Timestamp>, &str)>;
+
+    /// Lets go of what only kube needed.
+    fn forget_meta(&mut self);
 }
 
-impl Watched for wire::Pod {}
-impl Watched for wire::Job {}
+impl Watched for wire::Pod {
+    fn birth(&self) -> Option<(Option<Timestamp>, &str)> {
+        self.pod.as_ref().map(|pod| (pod.created, pod.uid.as_str()))
+    }
+
+    fn forget_meta(&mut self) {
+        wire::Pod::forget_meta(self);
+    }
+}
+
+impl Watched for wire::Job {
+    fn birth(&self) -> Option<(Option<Timestamp>, &str)> {
+        self.job.as_ref().map(|job| (job.created, job.uid.as_str()))
+    }
+
+    fn forget_meta(&mut self) {
+        wire::Job::forget_meta(self);
+    }
+}
+
+/// A list that is not complete yet. Nothing of it is passed on before: attempts are numbered by their age, and lists come by
+/// name.
+#[derive(Debug)]
+pub(super) struct Listing<K> {
+    asked_at: Instant,
+    objects: Vec<K>,
+}
+
+impl<K: Watched> Listing<K> {
+    /// Of a list that is asked for now.
+    pub(super) fn begin() -> Self {
+        Self { asked_at: Instant::now(), objects: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, mut object: K) {
+        object.forget_meta();
+        self.objects.push(object);
+    }
+
+    /// Passes on a list that is complete, object by object, so that one of any size waits where the watch does. False if
+    /// nobody takes it.
+    pub(super) async fn pass_on(mut self, watch: usize, is_check: bool, out: &mpsc::Sender<Sighting<K>>) -> bool {
+        self.objects.sort_by(|a, b| a.birth().cmp(&b.birth()));
+        let uids = self.objects.iter().filter_map(|object| Some(object.birth()?.1.to_owned())).collect();
+        for object in self.objects {
+            if out.send(Sighting::Seen { watch, object, is_check }).await.is_err() {
+                return false;
+            }
+        }
+        out.send(Sighting::Listed { watch, asked_at: self.asked_at, is_check, uids }).await.is_ok()
+    }
+}
 
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,16 +265,17 @@ impl Watch {
         let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(60).max(1);
         let config = watcher::Config::default().labels(&self.scope.selector).timeout(seconds).page_size(PAGE_SIZE);
         let mut events = pin!(watcher(api, config));
-        let mut listing = Vec::new();
-        let mut asked_at = Instant::now();
+        let mut listing = Listing::begin();
+        // While the loop makes the watch wait, the API server's silence says nothing.
+        let mut listening_since = Instant::now();
         loop {
-            let dead_at = self.freshness.activity.last().max(asked_at) + self.stale_after;
+            let dead_at = self.freshness.activity.last().max(listening_since) + self.stale_after;
             let event = tokio::select! {
                 // What has come counts before the clock: back-pressure is not silence.
                 biased;
                 event = events.next() => event,
                 () = sleep_until(dead_at) => {
-                    if self.freshness.activity.last() + self.stale_after > Instant::now() {
+                    if self.freshness.activity.last().max(listening_since) + self.stale_after > Instant::now() {
                         continue;
                     }
                     tracing::warn!(watch = self.id, selector = %self.scope.selector, "watch is silent, starting it anew");
@@ -216,20 +286,26 @@ impl Watch {
                 Some(Ok(event)) => match event {
                     // Announced before the list is asked for: no success yet.
                     Event::Init => {
-                        listing.clear();
-                        asked_at = Instant::now();
+                        listing = Listing::begin();
+                        listening_since = listing.asked_at;
                         continue;
                     }
                     Event::InitApply(object) => {
-                        listing.push(object);
+                        listing.add(object);
                         continue;
                     }
                     Event::InitDone => {
                         self.metrics.lists.inc();
-                        let objects = std::mem::take(&mut listing);
-                        Sighting::Listed { watch: self.id, asked_at, by_watch: true, objects }
+                        // It proves little: the watch after it may still be refused, over and over.
+                        backoff.ease();
+                        if !std::mem::replace(&mut listing, Listing::begin()).pass_on(self.id, false, out).await {
+                            return;
+                        }
+                        listening_since = Instant::now();
+                        self.freshness.update(|state| state.synced = true);
+                        continue;
                     }
-                    Event::Apply(object) => Sighting::Seen { watch: self.id, object },
+                    Event::Apply(object) => Sighting::Seen { watch: self.id, object, is_check: false },
                     Event::Delete(object) => Sighting::Left { object },
                 },
                 Some(Err(error)) => {
@@ -245,18 +321,11 @@ impl Watch {
                 }
                 None => return,
             };
-            let is_list = matches!(sighting, Sighting::Listed { .. });
-            match is_list {
-                // It proves little: the watch after it may still be refused, over and over.
-                true => backoff.ease(),
-                false => backoff.reset(),
-            }
+            backoff.reset();
             if out.send(sighting).await.is_err() {
                 return;
             }
-            if is_list {
-                self.freshness.update(|state| state.synced = true);
-            }
+            listening_since = Instant::now();
         }
     }
 

@@ -4,12 +4,13 @@
 //! [`Pod::malformed`]; it never costs the frame, let alone a page of a list. Only the identity is required. Fields that
 //! nobody needs (managedFields, env, volumes) are skipped by the parser and never kept (T14).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, str::FromStr};
+use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr, sync::LazyLock};
 
 use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use podherald_core::pod::{
-    Condition, Container, ContainerState, ContainerStatus, JobRef, Phase, RestartPolicy, RestartRule, Termination,
+    CONDITIONS, Condition, Container, ContainerState, ContainerStatus, JobRef, Labels, Phase, RestartPolicy,
+    RestartRule, Termination,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -24,11 +25,44 @@ const MAX_ANNOTATION_BYTES: usize = 1024;
 /// A `v1.Pod` with the few fields that decide.
 #[derive(Debug, Clone, Default)]
 pub struct Pod {
-    meta: ObjectMeta,
+    meta: Meta,
     /// What the object says; none if it lacks a name, namespace or uid.
     pub pod: Option<podherald_core::pod::Pod>,
     /// Fields that were there and could not be read.
     pub malformed: Vec<&'static str>,
+}
+
+/// What kube's watcher has to know of an object, until it has passed it on.
+#[derive(Debug, Clone, Default)]
+struct Meta(Option<Box<ObjectMeta>>);
+
+static FORGOTTEN: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
+
+impl Meta {
+    fn of([name, namespace, uid]: [&Option<String>; 3], resource_version: Option<String>) -> Self {
+        Self(Some(Box::new(ObjectMeta {
+            name: name.clone(),
+            namespace: namespace.clone(),
+            uid: uid.clone(),
+            resource_version,
+            ..ObjectMeta::default()
+        })))
+    }
+
+    fn get(&self) -> &ObjectMeta {
+        self.0.as_deref().unwrap_or(&FORGOTTEN)
+    }
+
+    fn get_mut(&mut self) -> &mut ObjectMeta {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Pod {
+    /// Lets go of what only kube needed.
+    pub fn forget_meta(&mut self) {
+        self.meta = Meta::default();
+    }
 }
 
 impl From<podherald_core::pod::Pod> for Pod {
@@ -54,10 +88,10 @@ impl kube::Resource for Pod {
         "pods".into()
     }
     fn meta(&self) -> &ObjectMeta {
-        &self.meta
+        self.meta.get()
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
+        self.meta.get_mut()
     }
 }
 
@@ -198,11 +232,11 @@ impl<T: Lenient> Lenient for Vec<Field<T>> {
     }
 }
 
-impl<T: Lenient> Lenient for BTreeMap<String, Field<T>> {
+impl<T: Lenient> Lenient for Vec<(String, Field<T>)> {
     fn object<'de, A: MapAccess<'de>>(mut entries: A) -> Result<Option<Self>, A::Error> {
         let mut read = Self::new();
         while let Some((key, value)) = entries.next_entry()? {
-            read.insert(key, value);
+            read.push((key, value));
         }
         Ok(Some(read))
     }
@@ -228,13 +262,14 @@ macro_rules! objects {
 mod job;
 
 type List<T> = Vec<Field<T>>;
+type Entries = Vec<(String, Field<String>)>;
 
 objects! {
     struct RawPod { metadata: RawMeta, spec: RawSpec, status: RawStatus, }
     struct RawMeta {
         name: String, namespace: String, uid: String, resource_version: String, creation_timestamp: Time,
-        deletion_timestamp: Time, deletion_grace_period_seconds: i64, labels: BTreeMap<String, Field<String>>,
-        annotations: BTreeMap<String, Field<String>>, owner_references: List<RawOwner>,
+        deletion_timestamp: Time, deletion_grace_period_seconds: i64, labels: Entries,
+        annotations: Entries, owner_references: List<RawOwner>,
     }
     struct RawOwner { kind: String, name: String, uid: String, controller: bool, }
     struct RawSpec {
@@ -300,9 +335,16 @@ impl Reader {
         items.into_iter().filter_map(|item| self.take(name, item).and_then(|item| read(self, item))).collect()
     }
 
-    fn map(&mut self, name: &'static str, field: Field<BTreeMap<String, Field<String>>>) -> BTreeMap<String, String> {
+    fn map(&mut self, name: &'static str, field: Field<Entries>) -> Labels {
         let entries = self.take(name, field).unwrap_or_default();
         entries.into_iter().filter_map(|(key, value)| Some((key, self.take(name, value)?))).collect()
+    }
+
+    /// Those that are not too long to be of use.
+    fn annotations(&mut self, field: Field<Entries>) -> Labels {
+        let mut annotations = self.map("metadata.annotations", field);
+        annotations.retain(|_, value| value.len() <= MAX_ANNOTATION_BYTES);
+        annotations
     }
 
     /// A name from a fixed set; any other text is malformed.
@@ -322,15 +364,9 @@ impl Reader {
         let name = self.text("metadata.name", meta.name);
         let namespace = self.text("metadata.namespace", meta.namespace);
         let uid = self.text("metadata.uid", meta.uid);
-        let head = ObjectMeta {
-            name: name.clone(),
-            namespace: namespace.clone(),
-            uid: uid.clone(),
-            resource_version: self.text("metadata.resourceVersion", meta.resource_version),
-            ..ObjectMeta::default()
-        };
-        let mut annotations = self.map("metadata.annotations", meta.annotations);
-        annotations.retain(|_, value| value.len() <= MAX_ANNOTATION_BYTES);
+        let version = self.text("metadata.resourceVersion", meta.resource_version);
+        let head = Meta::of([&name, &namespace, &uid], version);
+        let annotations = self.annotations(meta.annotations);
         let owners = self.list("metadata.ownerReferences", meta.owner_references, |reader, owner| {
             let is_controller = reader.take("metadata.ownerReferences.controller", owner.controller) == Some(true);
             let is_job = reader.text("metadata.ownerReferences.kind", owner.kind).as_deref() == Some("Job");
@@ -343,6 +379,8 @@ impl Reader {
         let deletion_grace_seconds =
             self.take("metadata.deletionGracePeriodSeconds", meta.deletion_grace_period_seconds);
         let labels = self.map("metadata.labels", meta.labels);
+        let mut conditions = self.list("status.conditions", status.conditions, Self::condition);
+        conditions.retain(|condition| CONDITIONS.contains(&condition.kind.as_str()));
         let pod = podherald_core::pod::Pod {
             namespace: namespace.clone().unwrap_or_default(),
             name: name.clone().unwrap_or_default(),
@@ -362,7 +400,7 @@ impl Reader {
             reason: self.text("status.reason", status.reason),
             message: self.text("status.message", status.message),
             start_time: self.time("status.startTime", status.start_time),
-            conditions: self.list("status.conditions", status.conditions, Self::condition),
+            conditions,
             container_statuses: self.list("status.containerStatuses", status.container_statuses, Self::status),
             init_container_statuses: self.list(
                 "status.initContainerStatuses",

@@ -3,8 +3,6 @@
 //! Evidence only grows. A later status can be poorer than an earlier one (T65a), frames repeat and arrive late, so
 //! [`crate::mapper`] merges and never overwrites. The journal keeps the record; after a restart it is all that is known.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,7 +11,7 @@ use crate::{
     event::{Cause, Exit, Oom},
     identity::Marks,
     output::Collected,
-    pod::{Container, Phase, RestartPolicy, Termination},
+    pod::{Container, Labels, Phase, RestartPolicy, Termination},
 };
 
 /// One pod of one attempt, or the Job that is the attempt. A Job's record leaves the fields of containers as they were born.
@@ -38,7 +36,7 @@ pub struct Evidence {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
     /// All labels at first sight.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Annotation `integr8s.io/correlation-id`, else label `correlation-id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
@@ -88,22 +86,22 @@ pub struct Evidence {
     pub restart_count: u32,
     /// Latest end of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<RunEnd>,
+    pub exit: Option<Box<RunEnd>>,
     /// End of the init container that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_failure: Option<InitFailure>,
+    pub init_failure: Option<Box<InitFailure>>,
     /// `DisruptionTarget`, once true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disruption: Option<Disruption>,
+    pub disruption: Option<Box<Disruption>>,
     /// Why the program is not running yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<Pending>,
+    pub pending: Option<Box<Pending>>,
     /// Somebody asked for the pod's deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<Deletion>,
     /// Annotation `podherald.dev/intent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intent: Option<Intent>,
+    pub intent: Option<Box<Intent>>,
     /// First seen: the pod ended, or its node was lost, while the main container still ran (T24).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_off_at: Option<Timestamp>,
@@ -113,7 +111,7 @@ pub struct Evidence {
 
     /// The decision, made once; the terminal event follows when the output is collected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ending: Option<Ending>,
+    pub ending: Option<Box<Ending>>,
     /// Id of the terminal event, once it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Uuid>,

@@ -249,7 +249,7 @@ impl Execution {
         self.enter_attempt(evidence.attempt);
         self.attempts = self.attempts.max(evidence.attempt);
         if self.labels.is_empty() {
-            self.labels.clone_from(&evidence.labels);
+            self.labels = evidence.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         }
         if self.user_id.is_none() {
             self.user_id = evidence.labels.get("user-id").cloned();

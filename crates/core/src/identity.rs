@@ -1,10 +1,10 @@
 //! Whose pod is it: the execution id and the attempt's key.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use crate::{
     job::Job,
-    pod::{ATTEMPT_ANNOTATION, Pod},
+    pod::{ATTEMPT_ANNOTATION, Labels, Pod},
 };
 
 /// Longest execution id taken from a pod, in bytes; a longer one is no id.
@@ -68,9 +68,9 @@ pub struct Marks<'a> {
     /// `metadata.uid`.
     pub uid: &'a str,
     /// `metadata.labels`.
-    pub labels: &'a BTreeMap<String, String>,
+    pub labels: &'a Labels,
     /// `metadata.annotations`.
-    pub annotations: &'a BTreeMap<String, String>,
+    pub annotations: &'a Labels,
 }
 
 /// What bears an execution's id: a pod or a Job.

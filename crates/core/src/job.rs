@@ -7,7 +7,7 @@
 
 mod verdict;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -20,7 +20,7 @@ use crate::{
     mapper::{self, Policy, Step},
     merge::{fill, parse_intent, sighting},
     output::{Collected, LogEnd},
-    pod::{Condition, INTENT_ANNOTATION, Pod},
+    pod::{Condition, INTENT_ANNOTATION, Labels, Pod},
 };
 
 /// One observed state of a `batch/v1` Job.
@@ -37,9 +37,9 @@ pub struct Job {
     /// `metadata.deletionTimestamp`: an intent, not an end.
     pub deletion: Option<Timestamp>,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
     /// `spec.activeDeadlineSeconds`.
     pub active_deadline_seconds: Option<i64>,
     /// `spec.suspend`.
@@ -205,7 +205,8 @@ pub fn without_output(job: &Evidence) -> LogEnd {
 
 fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
     let mut changed = sighting(evidence, now);
-    changed |= fill(&mut evidence.intent, || job.annotations.get(INTENT_ANNOTATION).map(|text| parse_intent(text)));
+    changed |=
+        fill(&mut evidence.intent, || job.annotations.get(INTENT_ANNOTATION).map(|text| Box::new(parse_intent(text))));
     changed |= fill(&mut evidence.start_time, || job.start_time);
     changed |= fill(&mut evidence.deletion, || {
         job.deletion.map(|_| Deletion { seen_at: now, while_running: true, grace_seconds: None })
@@ -243,7 +244,8 @@ fn suspend(evidence: &mut Evidence, suspended: bool, now: Timestamp) -> bool {
         return false;
     }
     let reason = "Suspended".to_owned();
-    evidence.pending = suspended.then_some(Pending { class: PendingClass::Benign, reason, message: None, since: now });
+    let pending = Pending { class: PendingClass::Benign, reason, message: None, since: now };
+    evidence.pending = suspended.then(|| Box::new(pending));
     true
 }
 
@@ -304,7 +306,7 @@ fn settle(
         },
         None => return false,
     };
-    evidence.ending = Some(ending);
+    evidence.ending = Some(Box::new(ending));
     if let Subject::Job(facts) = &mut evidence.subject {
         facts.chosen = chosen;
     }
@@ -348,7 +350,7 @@ fn end(evidence: &mut Evidence, output: Collected, policy: &Policy, step: &mut S
         return;
     }
     let Some(ending) = evidence.ending.clone() else { return };
-    let (at, payload) = mapper::terminal(evidence, ending, output);
+    let (at, payload) = mapper::terminal(evidence, *ending, output);
     let draft = mapper::draft(evidence, Slot::Terminal, at, false, policy, payload);
     evidence.terminal = Some(draft.event_id);
     step.events.push(draft);

@@ -178,12 +178,12 @@ fn settle(evidence: &mut Evidence, policy: &Policy, now: Timestamp, step: &mut S
     match (decide(evidence, policy, now), decided) {
         (Decision::Open(wake), None) => step.wake = wake,
         (Decision::Ended(ending), None) => {
-            evidence.ending = Some(*ending);
+            evidence.ending = Some(ending);
             step.collect = true;
             step.changed = true;
         }
         (Decision::Ended(better), Some((decided_at, None))) if better.exit.code.is_some() => {
-            evidence.ending = Some(Ending { decided_at, ..*better });
+            evidence.ending = Some(Box::new(Ending { decided_at, ..*better }));
             step.changed = true;
         }
         _ => {}
@@ -282,7 +282,7 @@ impl Events<'_> {
             part.output = Some(Box::new(output));
             return true;
         }
-        let (at, payload) = terminal(self.evidence, ending, output);
+        let (at, payload) = terminal(self.evidence, *ending, output);
         let id = self.push(Slot::Terminal, at, false, payload);
         self.evidence.terminal = Some(id);
         true

@@ -79,8 +79,9 @@ impl Merge<'_> {
         }
         self.changed |= fill(&mut self.evidence.node_name, || pod.node_name.clone());
         self.changed |= fill(&mut self.evidence.start_time, || pod.start_time);
-        self.changed |=
-            fill(&mut self.evidence.intent, || pod.annotations.get(INTENT_ANNOTATION).map(|text| parse_intent(text)));
+        self.changed |= fill(&mut self.evidence.intent, || {
+            pod.annotations.get(INTENT_ANNOTATION).map(|text| Box::new(parse_intent(text)))
+        });
     }
 
     fn phase(&mut self, pod: &Pod) {
@@ -148,7 +149,7 @@ impl Merge<'_> {
             Some(known) => known.end.code.is_none() && end.code.is_some(),
         };
         if is_news {
-            self.evidence.exit = Some(RunEnd { run, end });
+            self.evidence.exit = Some(Box::new(RunEnd { run, end }));
             self.changed = true;
         }
     }
@@ -172,7 +173,7 @@ impl Merge<'_> {
             }
             let is_final =
                 status.state.terminated().is_some() && !will_restart(spec, self.evidence.restart_policy, end.code);
-            let failure = InitFailure { container: spec.name.clone(), is_final, end };
+            let failure = Box::new(InitFailure { container: spec.name.clone(), is_final, end });
             if self.evidence.init_failure.as_ref() != Some(&failure) {
                 self.evidence.init_failure = Some(failure);
                 self.changed = true;
@@ -206,9 +207,9 @@ impl Merge<'_> {
                 .as_ref()
                 .filter(|known| known.class == class)
                 .map_or(self.now, |known| known.since);
-            Pending { class, reason, message, since }
+            Box::new(Pending { class, reason, message, since })
         });
-        if !same_problem(self.evidence.pending.as_ref(), pending.as_ref()) {
+        if !same_problem(self.evidence.pending.as_deref(), pending.as_deref()) {
             self.evidence.pending = pending;
             self.changed = true;
         }
@@ -217,10 +218,8 @@ impl Merge<'_> {
     fn ending_from_outside(&mut self, pod: &Pod) {
         self.changed |= fill(&mut self.evidence.disruption, || {
             let condition = pod.condition("DisruptionTarget").filter(|c| c.is_true)?;
-            Some(Disruption {
-                reason: condition.reason.clone().unwrap_or_default(),
-                message: condition.message.clone(),
-            })
+            let (reason, message) = (condition.reason.clone().unwrap_or_default(), condition.message.clone());
+            Some(Box::new(Disruption { reason, message }))
         });
         let running = self.evidence.state == MainState::Running;
         self.changed |= fill(&mut self.evidence.deletion, || {

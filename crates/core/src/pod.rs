@@ -3,9 +3,8 @@
 //! How these facts are read from the wire (leniently) is the server's business; here they are already plain values.
 //! Every field but the identity may be missing, because a real status may be.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 /// Annotation that our K8s worker sets: the attempt's key.
@@ -14,6 +13,12 @@ pub const ATTEMPT_ANNOTATION: &str = "podherald.dev/attempt";
 pub const INTENT_ANNOTATION: &str = "podherald.dev/intent";
 /// The field's convention for naming the container that matters.
 pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+
+/// Labels or annotations, by key. Pods have few of them and memory holds many pods: a sorted list is a fraction of a tree.
+pub type Labels = LiteMap<String, String>;
+
+/// Types of the conditions that decide something.
+pub const CONDITIONS: [&str; 2] = ["PodScheduled", "DisruptionTarget"];
 
 /// One observed state of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,9 +36,9 @@ pub struct Pod {
     /// `metadata.deletionGracePeriodSeconds`.
     pub deletion_grace_seconds: Option<i64>,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
     /// The Job that controls the pod.
     pub job: Option<JobRef>,
     /// `spec.nodeName`.
@@ -54,7 +59,7 @@ pub struct Pod {
     pub message: Option<String>,
     /// `status.startTime`.
     pub start_time: Option<Timestamp>,
-    /// `status.conditions`.
+    /// `status.conditions`; of none but [`CONDITIONS`] anything follows.
     pub conditions: Vec<Condition>,
     /// `status.containerStatuses`, in the order of the status (sorted by name, not as in the spec).
     pub container_statuses: Vec<ContainerStatus>,

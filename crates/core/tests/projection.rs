@@ -1,8 +1,6 @@
 //! What an execution is, and how an event looks on the wire.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use podherald_core::{
     event::{Draft, Event, Exit, ExitSource, Metadata, Payload, Slot, Terminal, event_id},
@@ -23,7 +21,7 @@ fn evidence(uid: &str, attempt: u32) -> Evidence {
         namespace: "ns".into(),
         name: format!("executor-{uid}"),
         uid: uid.into(),
-        labels: BTreeMap::from([("user-id".into(), "ada".into())]),
+        labels: [("user-id".into(), "ada".into())].into_iter().collect(),
         ..Pod::default()
     };
     Evidence { node_name: Some("n".into()), ..begin(&pod, "e1", attempt, &Policy::default(), at(1)) }
@@ -246,7 +244,7 @@ fn the_monitor_state_follows_the_record() {
         message: None,
         deadline_seconds: None,
     };
-    let collecting = Evidence { ending: Some(ending), ..open.clone() };
+    let collecting = Evidence { ending: Some(Box::new(ending)), ..open.clone() };
     assert_eq!((collecting.monitor_state(), collecting.is_collecting()), (MonitorState::Collecting, true));
     let mut ended = Evidence { terminal: Some(Uuid::nil()), ..collecting };
     assert_eq!((ended.monitor_state(), ended.is_collecting(), ended.is_closed()), (MonitorState::Ended, false, false));

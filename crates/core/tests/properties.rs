@@ -1,7 +1,7 @@
 //! Whatever happens to the frames of a pod that ends, it ends once, under the same ids, and nothing seen is forgotten.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
@@ -27,7 +27,7 @@ fn pod(phase: Phase, state: Option<ContainerState>, restarts: u32, policy: Resta
         name: "executor-e1".into(),
         uid: "uid-1".into(),
         created: Some(t0()),
-        labels: BTreeMap::from([("execution-id".into(), "e1".into())]),
+        labels: [("execution-id".into(), "e1".into())].into_iter().collect(),
         node_name: Some("node-1".into()),
         restart_policy: policy,
         containers: vec![Container { name: "executor".into(), ..Container::default() }],

@@ -1,8 +1,6 @@
 //! What breaks such programs in the field, held against the mapper. The T-numbers are those of docs/TRAPS.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
     event::{CauseClass, Draft, ErrorType, ExitSource, Payload, Terminal},
@@ -58,7 +56,7 @@ fn pod(phase: Phase) -> Pod {
         name: "executor-e1".into(),
         uid: "uid-1".into(),
         created: Some(t0()),
-        labels: BTreeMap::from([("execution-id".into(), "e1".into())]),
+        labels: [("execution-id".into(), "e1".into())].into_iter().collect(),
         node_name: Some("node-1".into()),
         restart_policy: RestartPolicy::Never,
         active_deadline_seconds: Some(60),
@@ -179,7 +177,7 @@ fn an_execution_id_is_the_first_usable_one_of_its_places() {
     let id = |pod: &Pod| execution_id(pod, &places).map(str::to_owned);
     let mut named = pod(Phase::Pending);
     assert_eq!(id(&named).as_deref(), Some("e1"), "label execution-id");
-    named.labels = BTreeMap::from([("eval-id".into(), "v1".into())]);
+    named.labels = [("eval-id".into(), "v1".into())].into_iter().collect();
     named.annotations.insert("integr8s.io/execution-id".into(), "a1".into());
     assert_eq!(id(&named).as_deref(), Some("v1"), "label eval-id before the annotation");
     named.labels.clear();
@@ -556,7 +554,8 @@ fn an_annotated_intent_makes_a_deletion_a_cancellation() {
     };
     let life =
         Life::of([intended(with(Phase::Running, running())), intended(deleting(with(Phase::Running, running())))]);
-    assert_eq!(life.evidence.as_ref().unwrap().intent, Some(Intent { reason: "asked".into(), by: Some("u1".into()) }));
+    let intent = life.evidence.as_ref().unwrap().intent.as_deref();
+    assert_eq!(intent, Some(&Intent { reason: "asked".into(), by: Some("u1".into()) }));
     let (event_type, terminal) = life.gone(true).outcome();
     assert_eq!(event_type, "execution_cancelled");
     assert_eq!((terminal.reason.as_deref(), terminal.cancelled_by.as_deref()), (Some("asked"), Some("u1")));

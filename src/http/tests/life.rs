@@ -1,6 +1,6 @@
 //! Pods' lives as the monitor would write them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use podherald_core::{
@@ -42,7 +42,7 @@ impl Life {
             attempt,
             subject: podherald_core::evidence::Subject::Pod,
             conflict: false,
-            labels: BTreeMap::from([("execution-id".to_owned(), execution_id.to_owned())]),
+            labels: [("execution-id".to_owned(), execution_id.to_owned())].into_iter().collect(),
             correlation_id: None,
             created: Some(at(0)),
             first_seen: at(1),
@@ -110,12 +110,12 @@ impl Life {
 
     /// No node takes it.
     pub(super) fn stuck(&mut self) -> Change {
-        self.evidence.pending = Some(Pending {
+        self.evidence.pending = Some(Box::new(Pending {
             class: PendingClass::Unschedulable,
             reason: "Unschedulable".to_owned(),
             message: Some("0/3 nodes are available".to_owned()),
             since: at(2),
-        });
+        }));
         self.change(Vec::new())
     }
 

@@ -1,7 +1,7 @@
 //! Reading: a few connections of their own, each used by one caller at a time, off the runtime's threads.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,6 +11,7 @@ use podherald_core::{
     event::EVENT_TYPES,
     evidence::Evidence,
     execution::{Execution, Status},
+    pod::Labels,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, named_params, params};
 use serde::{
@@ -204,7 +205,7 @@ fn records(db: &Connection, sql: &str, params: impl Params) -> Read<Vec<Arc<Reco
                 let namespace: Option<String> = row.get(10)?;
                 let namespace =
                     namespace.ok_or_else(|| Fault::Row(format!("an event names pod {pod}, which is lost")))?;
-                pods.entry(pod).or_insert((shared(namespace), Arc::new(parse::<BTreeMap<String, String>>(row, 11)?)))
+                pods.entry(pod).or_insert((shared(namespace), Arc::new(parse::<Labels>(row, 11)?)))
             }
         };
         records.push(Arc::new(Record {

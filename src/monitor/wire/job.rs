@@ -1,6 +1,6 @@
 //! A Job as it stands on the wire, read as leniently as a pod.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{
@@ -8,16 +8,23 @@ use serde::{
     de::{MapAccess, value::MapAccessDeserializer},
 };
 
-use super::{Field, Lenient, List, MAX_ANNOTATION_BYTES, RawCondition, Reader, Time};
+use super::{Entries, Field, Lenient, List, Meta, RawCondition, Reader, Time};
 
 /// A `batch/v1` Job with the few fields that decide.
 #[derive(Debug, Clone, Default)]
 pub struct Job {
-    meta: ObjectMeta,
+    meta: Meta,
     /// What the object says; none if it lacks a name, namespace or uid.
     pub job: Option<podherald_core::job::Job>,
     /// Fields that were there and could not be read.
     pub malformed: Vec<&'static str>,
+}
+
+impl Job {
+    /// Lets go of what only kube needed.
+    pub fn forget_meta(&mut self) {
+        self.meta = Meta::default();
+    }
 }
 
 impl kube::Resource for Job {
@@ -37,10 +44,10 @@ impl kube::Resource for Job {
         "jobs".into()
     }
     fn meta(&self) -> &ObjectMeta {
-        &self.meta
+        self.meta.get()
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
+        self.meta.get_mut()
     }
 }
 
@@ -56,7 +63,7 @@ objects! {
     struct RawJob { metadata: RawMeta, spec: RawSpec, status: RawStatus, }
     struct RawMeta {
         name: String, namespace: String, uid: String, resource_version: String, creation_timestamp: Time,
-        deletion_timestamp: Time, labels: BTreeMap<String, Field<String>>, annotations: BTreeMap<String, Field<String>>,
+        deletion_timestamp: Time, labels: Entries, annotations: Entries,
     }
     struct RawSpec { active_deadline_seconds: i64, suspend: bool, completions: u32, }
     struct RawStatus { start_time: Time, succeeded: u32, failed: u32, conditions: List<RawCondition>, }
@@ -70,15 +77,9 @@ impl Reader {
         let name = self.text("metadata.name", meta.name);
         let namespace = self.text("metadata.namespace", meta.namespace);
         let uid = self.text("metadata.uid", meta.uid);
-        let head = ObjectMeta {
-            name: name.clone(),
-            namespace: namespace.clone(),
-            uid: uid.clone(),
-            resource_version: self.text("metadata.resourceVersion", meta.resource_version),
-            ..ObjectMeta::default()
-        };
-        let mut annotations = self.map("metadata.annotations", meta.annotations);
-        annotations.retain(|_, value| value.len() <= MAX_ANNOTATION_BYTES);
+        let version = self.text("metadata.resourceVersion", meta.resource_version);
+        let head = Meta::of([&name, &namespace, &uid], version);
+        let annotations = self.annotations(meta.annotations);
         let is_identified = name.is_some() && namespace.is_some() && uid.is_some();
         let job = podherald_core::job::Job {
             namespace: namespace.unwrap_or_default(),

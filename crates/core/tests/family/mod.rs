@@ -26,7 +26,7 @@ pub(crate) fn job() -> Job {
         name: "job".into(),
         uid: "job-uid".into(),
         created: Some(t0()),
-        labels: BTreeMap::from([("execution-id".into(), "e1".into())]),
+        labels: [("execution-id".into(), "e1".into())].into_iter().collect(),
         ..Job::default()
     }
 }

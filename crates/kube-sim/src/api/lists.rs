@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -58,46 +58,64 @@ pub(super) async fn list(
         Wanted::Newest | Wanted::AtLeast(_) => state.version(),
         Wanted::Exactly(version) => version,
     };
-    let Some(objects) = state.at(kind, version) else { return Err(expired(token)) };
-    drop(state);
-    let rest = objects
-        .into_iter()
-        .filter(|(key, object)| token.as_ref().is_none_or(|token| *key > token.after) && filter.admits(object));
-    let mut page: Vec<(Key, Arc<Value>)> = rest.collect();
+    let after = token.as_ref().map(|token| &token.after);
+    let Some(objects) = state.at(kind, version, after) else { return Err(expired(token)) };
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    if page.len() > limit {
-        let remaining = page.len() - limit;
-        page.truncate(limit);
-        let after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
-        metadata["continue"] = json!(Token::at(version, after).to_text());
+    let items = page(objects.filter(|(_, object)| filter.admits(object)), limit, |last, rest| {
+        metadata["continue"] = json!(Token::at(version, last.clone()).to_text());
         // The API server, which filters page by page, knows it only where nothing is filtered.
         if !filter.selects() {
-            metadata["remainingItemCount"] = json!(remaining);
+            metadata["remainingItemCount"] = json!(rest.count());
         }
-    }
-    let items: Vec<Arc<Value>> = page.into_iter().map(|(_, object)| object).collect();
+    });
+    drop(state);
     if asked.as_table {
         return Ok(answer(StatusCode::OK, &table::of(cluster, kind, &items, &metadata)));
     }
     Ok(answer(StatusCode::OK, &list_of(kind, &items, &metadata)))
 }
 
+/// The first of the objects; if there are more, `cut` is told where the page ends and what comes after it.
+fn page<'a, I>(objects: I, limit: usize, cut: impl FnOnce(&Key, &mut dyn Iterator<Item = I::Item>)) -> Vec<Arc<Value>>
+where
+    I: Iterator<Item = (&'a Key, &'a Arc<Value>)>,
+{
+    let mut objects = objects.peekable();
+    let page: Vec<I::Item> = objects.by_ref().take(limit).collect();
+    if let Some((last, _)) = page.last().filter(|_| objects.peek().is_some()) {
+        cut(last, &mut objects);
+    }
+    page.into_iter().map(|(_, object)| object.clone()).collect()
+}
+
+/// A list as it is sent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct List<'a> {
+    kind: String,
+    api_version: String,
+    metadata: &'a Value,
+    items: Vec<Item<'a>>,
+}
+
 /// Items of a list do not repeat its kind.
-pub(super) fn list_of(kind: Kind, items: &[Arc<Value>], metadata: &Value) -> Value {
-    let items: Vec<Value> = items
-        .iter()
-        .map(|item| {
-            let mut item = Value::clone(item);
-            if let Some(fields) = item.as_object_mut() {
-                fields.remove("kind");
-                fields.remove("apiVersion");
-            }
-            item
-        })
-        .collect();
-    json!({
-        "kind": format!("{}List", kind.resource().kind), "apiVersion": kind.resource().api_version(), "metadata": metadata, "items": items,
-    })
+struct Item<'a>(&'a Value);
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.0.as_object().into_iter().flatten();
+        serializer.collect_map(fields.filter(|(name, _)| !["kind", "apiVersion"].contains(&name.as_str())))
+    }
+}
+
+pub(super) fn list_of<'a>(kind: Kind, items: &'a [Arc<Value>], metadata: &'a Value) -> List<'a> {
+    let resource = kind.resource();
+    List {
+        kind: format!("{}List", resource.kind),
+        api_version: resource.api_version(),
+        metadata,
+        items: items.iter().map(|item| Item(item)).collect(),
+    }
 }
 
 pub(super) fn filter(kind: Kind, namespace: &str, name: &str, asked: &Asked) -> Result<Filter, Refusal> {

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
-use serde_json::Value;
+use serde::Serialize;
 use tower::{BoxError, Service};
 
 use self::request::{Asked, Query, Target};
@@ -122,8 +122,9 @@ where
     }
 }
 
-fn json(status: StatusCode, object: &Value) -> Response<Body> {
-    let mut response = Response::new(whole(Bytes::from(object.to_string())));
+fn json(status: StatusCode, object: &impl Serialize) -> Response<Body> {
+    let text = serde_json::to_vec(object).expect("objects are made of JSON");
+    let mut response = Response::new(whole(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -39,7 +39,7 @@ fn shown(cluster: &Cluster, status: StatusCode, kind: Kind, object: &Arc<Value>,
             &table::of(cluster, kind, std::slice::from_ref(object), &json!({"resourceVersion": version})),
         );
     }
-    answer(status, object)
+    answer(status, &**object)
 }
 
 pub(super) fn create(
@@ -154,8 +154,8 @@ pub(super) fn delete(cluster: &Cluster, asked: &Asked, body: &[u8]) -> Result<Re
     let (kind, namespace, name, _) = asked.object();
     let deletion = deletion(asked, body)?;
     let last = match cluster.delete(kind, namespace, name, &deletion)? {
-        Kept::Waits(object) => return Ok(answer(StatusCode::OK, &object)),
-        Kept::Gone(last) if kind.resource().returns_deleted => return Ok(answer(StatusCode::OK, &last)),
+        Kept::Waits(object) => return Ok(answer(StatusCode::OK, &*object)),
+        Kept::Gone(last) if kind.resource().returns_deleted => return Ok(answer(StatusCode::OK, &*last)),
         Kept::Gone(last) => last,
     };
     let uid = &last["metadata"]["uid"];

@@ -1,7 +1,9 @@
 //! Everything that a cluster holds, behind its lock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    iter, mem,
+    ops::Bound,
     sync::Arc,
 };
 
@@ -101,16 +103,27 @@ impl State {
         self.history.get(&kind)?.after(version)
     }
 
-    /// All objects as they were at a version; none if that is forgotten.
-    pub(crate) fn at(&self, kind: Kind, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
-        let mut objects = self.objects.get(&kind)?.clone();
-        for event in self.after(kind, version)?.rev() {
-            match &event.before {
-                Some(before) => objects.insert(event.key.clone(), before.clone()),
-                None => objects.remove(&event.key),
-            };
+    /// All objects after a key as they were at a version, in the order of their keys; none if that is forgotten.
+    pub(crate) fn at(
+        &self,
+        kind: Kind,
+        version: u64,
+        after: Option<&Key>,
+    ) -> Option<impl Iterator<Item = (&Key, &Arc<Value>)>> {
+        let mut changed = BTreeMap::new();
+        for event in self.after(kind, version)?.rev().filter(|event| after.is_none_or(|after| event.key > *after)) {
+            changed.insert(&event.key, event.before.as_ref());
         }
-        Some(objects)
+        let mut before: VecDeque<_> = changed.iter().filter_map(|(key, object)| Some((*key, (*object)?))).collect();
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut same = self.objects.get(&kind)?.range::<Key, _>(range);
+        let mut next_same = move || same.by_ref().find(|(key, _)| !changed.contains_key(key));
+        let mut waiting = next_same();
+        Some(iter::from_fn(move || match (&waiting, before.front()) {
+            (Some((key, _)), Some((earlier, _))) if earlier < key => before.pop_front(),
+            (None, Some(_)) => before.pop_front(),
+            _ => mem::replace(&mut waiting, next_same()),
+        }))
     }
 
     pub(super) fn compact(&mut self) {
