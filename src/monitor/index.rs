@@ -1,6 +1,7 @@
 //! The pods and Jobs under way, in memory: their evidence, who sees them, and when to look again.
 //!
-//! Only the monitor's loop touches it. What it holds is in the journal too; it moves on only after the append.
+//! Only the monitor's loop touches it. What it holds is in the journal too; it moves on only after the append. A pod whose
+//! attempt has been told rests: until something is new of it, all that is kept here is that it is there.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -16,10 +17,7 @@ use tokio::time::Instant;
 pub struct Tracked {
     /// What is known of it.
     pub evidence: Arc<Evidence>,
-    /// Bit set of the watches that list it. None since the start: only the journal knows it so far.
-    pub watches: u64,
-    /// When it was last seen by a watch or list.
-    pub seen_at: Instant,
+    sight: Sight,
     /// It left its watches while it was still there: only GETs tell of it now (T15).
     pub strayed: bool,
     /// A watch said `DELETED`, and no GET has shown the pod since.
@@ -37,11 +35,30 @@ pub struct Tracked {
     wake: Option<Instant>,
 }
 
+/// How an object was last seen by the watches and their lists.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    /// Bit set of the watches that have shown it. None since the start: only the journal knows it so far.
+    watches: u64,
+    at: Instant,
+    /// `metadata.resourceVersion` then. Only the same one says something: that nothing is new (T8).
+    version: Option<u64>,
+}
+
+impl Sight {
+    fn show(&mut self, watch: usize, version: Option<u64>, now: Instant) {
+        *self = Self { watches: self.watches | 1 << watch, at: now, version };
+    }
+
+    fn is_of(&self, watch: usize) -> bool {
+        self.watches & (1 << watch) != 0
+    }
+}
+
 impl Tracked {
     /// A watch or its list shows it.
-    pub fn show(&mut self, watch: usize, now: Instant) {
-        self.watches |= 1 << watch;
-        self.seen_at = now;
+    pub fn show(&mut self, watch: usize, version: Option<u64>, now: Instant) {
+        self.sight.show(watch, version, now);
         self.strayed = false;
         self.left = false;
         self.recheck = None;
@@ -57,6 +74,7 @@ type Uid = Arc<str>;
 #[derive(Debug, Default)]
 pub struct Index {
     pods: HashMap<Uid, Tracked>,
+    resting: HashMap<Uid, Sight>,
     hasher: RandomState,
     /// Of namespace, kind and name: the one that came last.
     names: HashMap<u64, Uid>,
@@ -68,7 +86,7 @@ pub struct Index {
 impl Index {
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.pods.len()
+        self.pods.len() + self.resting.len()
     }
 
     /// What is known of this uid.
@@ -99,7 +117,7 @@ impl Index {
         self.pods.get_mut(uid)
     }
 
-    /// True if the pod is known.
+    /// True if the pod is known and does not rest.
     pub fn contains(&self, uid: &str) -> bool {
         self.pods.contains_key(uid)
     }
@@ -115,8 +133,10 @@ impl Index {
     }
 
     fn named(&self, namespace: &str, name: &str, is_job: bool) -> Option<String> {
-        let record = self.evidence(self.names.get(&self.hasher.hash_one((namespace, is_job, name)))?)?;
-        (name_of(record) == (namespace, is_job, name)).then(|| record.uid.clone())
+        let uid = self.names.get(&self.hasher.hash_one((namespace, is_job, name)))?;
+        let is_so = |record: &Arc<Evidence>| name_of(record) == (namespace, is_job, name);
+        // What rests has its name in the journal; being asked for once too often does no harm.
+        self.evidence(uid).map_or_else(|| self.rests(uid), is_so).then(|| uid.as_ref().to_owned())
     }
 
     /// The uids of an execution's pods.
@@ -124,15 +144,46 @@ impl Index {
         self.records_of(execution_id).map(|record| record.uid.clone()).collect()
     }
 
-    /// Adds a pod.
+    /// True if the pod rests.
+    pub fn rests(&self, uid: &str) -> bool {
+        self.resting.contains_key(uid)
+    }
+
+    /// True if the pod rests and this version of it says nothing new.
+    pub fn rests_at(&self, uid: &str, version: Option<u64>) -> bool {
+        version.is_some() && self.resting.get(uid).is_some_and(|sight| sight.version == version)
+    }
+
+    /// A watch or its list shows a resting pod as it was.
+    pub fn show_resting(&mut self, uid: &str, watch: usize, now: Instant) {
+        if let Some(sight) = self.resting.get_mut(uid) {
+            sight.show(watch, sight.version, now);
+        }
+    }
+
+    /// Lets a pod rest if all that the journal knows of it is told and nothing is planned.
+    pub fn rest(&mut self, uid: &str) {
+        let Some(tracked) = self.pods.get(uid) else { return };
+        let is_seen = tracked.sight.watches != 0 && tracked.sight.version.is_some();
+        let is_busy = tracked.strayed || tracked.left || tracked.resolving || tracked.unsaved;
+        let is_told = tracked.evidence.is_at_rest();
+        if !is_told || !is_seen || is_busy || tracked.tick.is_some() || tracked.recheck.is_some() {
+            return;
+        }
+        if let Some((uid, tracked)) = self.pods.remove_entry(uid) {
+            self.forget_execution(&tracked.evidence, &uid);
+            self.resting.insert(uid, tracked.sight);
+        }
+    }
+
+    /// Adds a pod, or one that rested.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
         let uid: Uid = evidence.uid.as_str().into();
         self.names.insert(self.hasher.hash_one(name_of(&evidence)), uid.clone());
         self.executions.insert((self.hasher.hash_one(evidence.execution_id.as_str()), uid.clone()));
         let tracked = Tracked {
             evidence: Arc::new(evidence),
-            watches: 0,
-            seen_at: now,
+            sight: self.resting.remove(&uid).unwrap_or(Sight { watches: 0, at: now, version: None }),
             strayed: false,
             left: false,
             resolving: false,
@@ -155,7 +206,11 @@ impl Index {
         if self.names.get(&name).is_some_and(|last| *last == uid) {
             self.names.remove(&name);
         }
-        self.executions.remove(&(self.hasher.hash_one(tracked.evidence.execution_id.as_str()), uid));
+        self.forget_execution(&tracked.evidence, &uid);
+    }
+
+    fn forget_execution(&mut self, evidence: &Evidence, uid: &Uid) {
+        self.executions.remove(&(self.hasher.hash_one(evidence.execution_id.as_str()), uid.clone()));
     }
 
     /// Puts the pod's plans (`tick`, `recheck`) into the order of all; call it after changing either.
@@ -194,18 +249,20 @@ impl Index {
 
     /// Known to this watch, not in its complete list of `listed`, and not seen since it was asked for: maybe gone (T1).
     pub fn missing(&self, watch: usize, asked_at: Instant, listed: &HashSet<String>) -> Vec<String> {
-        let of_watch = |tracked: &Tracked| tracked.watches & (1 << watch) != 0;
-        self.uids_of(|tracked| {
-            of_watch(tracked)
-                && tracked.seen_at <= asked_at
-                && tracked.evidence.gone.is_none()
-                && !listed.contains(&tracked.evidence.uid)
-        })
+        let is_missing = |uid: &str, sight: &Sight| sight.is_of(watch) && sight.at <= asked_at && !listed.contains(uid);
+        let mut missing = self
+            .uids_of(|tracked| is_missing(&tracked.evidence.uid, &tracked.sight) && tracked.evidence.gone.is_none());
+        let resting = self.resting.iter().filter(|(uid, sight)| is_missing(uid, sight));
+        missing.extend(resting.map(|(uid, _)| uid.as_ref().to_owned()));
+        missing.sort_unstable();
+        missing
     }
 
     /// Known from the journal only: no watch has seen them since the start.
     pub fn unseen(&self, which: impl Fn(&Evidence) -> bool) -> Vec<String> {
-        self.uids_of(|tracked| tracked.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence))
+        self.uids_of(|tracked| {
+            tracked.sight.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence)
+        })
     }
 
     /// Sorted, so that what follows from a list does not depend on the order of a map.

@@ -240,7 +240,7 @@ impl Monitor {
         // A name is free only when its Job is gone (T16).
         outcome.resolve.extend(namesake);
         if let Some(tracked) = self.index.get_mut(&job.uid) {
-            tracked.show(watch, Instant::now());
+            tracked.show(watch, None, Instant::now());
         }
         self.observe_job(&job.uid, job::Observation::Seen(job), outcome);
     }

@@ -31,6 +31,14 @@ const APPEND: usize = 500;
 const STRAY_OPEN: Duration = Duration::from_secs(5);
 const STRAY_ENDED: Duration = Duration::from_secs(60);
 
+/// One look of a watch or the reconciler at an object.
+#[derive(Clone, Copy)]
+struct Look {
+    watch: usize,
+    version: Option<u64>,
+    is_check: bool,
+}
+
 /// What follows from a turn, once it is durable.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -38,6 +46,8 @@ pub(super) struct Outcome {
     pub(super) collect: Vec<String>,
     pub(super) resolve: Vec<String>,
     running: Vec<String>,
+    /// Pods of whose attempt all is told, once this turn is durable.
+    told: Vec<String>,
     pub(super) closed: Vec<String>,
     /// Jobs that are over, whose pods are to be listed.
     pub(super) confirm: Vec<String>,
@@ -78,6 +88,7 @@ impl Monitor {
         for uid in jobs {
             self.collect(&uid);
         }
+        self.wake(&outcome.resolve).await?;
         for uid in outcome.resolve {
             self.resolve(&uid);
         }
@@ -91,16 +102,29 @@ impl Monitor {
             self.index.remove(&uid);
             self.let_go.remove(&uid);
         }
+        for uid in outcome.told {
+            self.index.rest(&uid);
+            self.let_go.remove(&uid);
+        }
         self.metrics.tracked.set(i64::try_from(self.index.count()).unwrap_or(i64::MAX));
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));
         Ok(())
     }
 
+    /// Fetches those that rest back into the index: they may be gone.
+    async fn wake(&mut self, uids: &[String]) -> Result<(), Error> {
+        let resting = uids.iter().filter(|uid| self.index.rests(uid)).map(|uid| (uid.clone(), String::new())).collect();
+        for evidence in self.known(resting).await?.into_values().filter_map(|known| known.evidence) {
+            self.index.insert(evidence, Instant::now()).strayed = true;
+        }
+        Ok(())
+    }
+
     /// What the journal knows of the pods that the index does not.
     async fn look_up(&self, sightings: &[Sighting]) -> Result<HashMap<String, Known>, Error> {
-        let pods = sightings.iter().filter_map(Sighting::object);
+        let news = sightings.iter().filter(|sighting| self.seen_resting(sighting).is_none());
         let mut unknown = BTreeMap::new();
-        for pod in pods.filter_map(|pod| pod.pod.as_ref()) {
+        for pod in news.filter_map(|sighting| sighting.object()?.pod.as_ref()) {
             if self.index.contains(&pod.uid) {
                 continue;
             }
@@ -138,11 +162,15 @@ impl Monitor {
     }
 
     fn sight(&mut self, sighting: Sighting, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+        if let Some((watch, uid)) = self.seen_resting(&sighting) {
+            return self.index.show_resting(uid, watch, Instant::now());
+        }
         match sighting {
             Sighting::Seen { watch, object, is_check } => {
+                let look = Look { watch, version: object.version, is_check };
                 if let Some(pod) = self.identified(object) {
                     let changes_before = outcome.changes.count();
-                    self.see(watch, &pod, is_check, newcomers, outcome);
+                    self.see(look, &pod, newcomers, outcome);
                     self.count_repairs(is_check, outcome.changes.count() - changes_before);
                 }
             }
@@ -220,9 +248,17 @@ impl Monitor {
         }
     }
 
-    fn see(&mut self, watch: usize, pod: &Pod, is_check: bool, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+    /// Watch and uid, if a pod that rests was seen as it was.
+    fn seen_resting<'a>(&self, sighting: &'a Sighting) -> Option<(usize, &'a str)> {
+        let Sighting::Seen { watch, object, .. } = sighting else { return None };
+        let uid = &object.pod.as_ref()?.uid;
+        self.index.rests_at(uid, object.version).then_some((*watch, uid))
+    }
+
+    fn see(&mut self, look: Look, pod: &Pod, newcomers: &mut Newcomers, outcome: &mut Outcome) {
+        let Look { watch, version, is_check } = look;
         let is_new = !self.index.contains(&pod.uid);
-        let namesake = self.index.pod_named(&pod.namespace, &pod.name).filter(|_| is_new);
+        let namesake = self.index.pod_named(&pod.namespace, &pod.name).filter(|uid| is_new && *uid != pod.uid);
         match self.admit(pod, newcomers) {
             Admission::Tracked => {}
             Admission::Held => {
@@ -233,7 +269,7 @@ impl Monitor {
         // A name is free only when its pod is gone, though nobody may have said so (T16).
         outcome.resolve.extend(namesake);
         if let Some(tracked) = self.index.get_mut(&pod.uid) {
-            tracked.show(watch, Instant::now());
+            tracked.show(watch, version, Instant::now());
         }
         self.observe(&pod.uid, Observation::Seen(pod), outcome);
     }
@@ -367,6 +403,8 @@ impl Monitor {
         let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
+        } else if evidence.is_at_rest() {
+            outcome.told.push(uid.to_owned());
         }
         let is_unsaved = std::mem::take(&mut tracked.unsaved);
         if changed || is_unsaved {

@@ -130,7 +130,8 @@ impl Watched for wire::Job {
 #[derive(Debug)]
 pub(super) struct Listing<K> {
     asked_at: Instant,
-    objects: Vec<K>,
+    // Boxed, so that the list takes no more than its objects do.
+    objects: Vec<Box<K>>,
 }
 
 impl<K: Watched> Listing<K> {
@@ -141,7 +142,7 @@ impl<K: Watched> Listing<K> {
 
     pub(super) fn add(&mut self, mut object: K) {
         object.forget_meta();
-        self.objects.push(object);
+        self.objects.push(Box::new(object));
     }
 
     /// Passes on a list that is complete, object by object, so that one of any size waits where the watch does. False if
@@ -150,7 +151,7 @@ impl<K: Watched> Listing<K> {
         self.objects.sort_by(|a, b| a.birth().cmp(&b.birth()));
         let uids = self.objects.iter().filter_map(|object| Some(object.birth()?.1.to_owned())).collect();
         for object in self.objects {
-            if out.send(Sighting::Seen { watch, object, is_check }).await.is_err() {
+            if out.send(Sighting::Seen { watch, object: *object, is_check }).await.is_err() {
                 return false;
             }
         }

@@ -26,6 +26,8 @@ const MAX_ANNOTATION_BYTES: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Pod {
     meta: Meta,
+    /// `metadata.resourceVersion`, where it is a number as of any API server so far.
+    pub version: Option<u64>,
     /// What the object says; none if it lacks a name, namespace or uid.
     pub pod: Option<podherald_core::pod::Pod>,
     /// Fields that were there and could not be read.
@@ -365,6 +367,7 @@ impl Reader {
         let namespace = self.text("metadata.namespace", meta.namespace);
         let uid = self.text("metadata.uid", meta.uid);
         let version = self.text("metadata.resourceVersion", meta.resource_version);
+        let number = version.as_deref().and_then(|version| version.parse().ok());
         let head = Meta::of([&name, &namespace, &uid], version);
         let annotations = self.annotations(meta.annotations);
         let owners = self.list("metadata.ownerReferences", meta.owner_references, |reader, owner| {
@@ -409,7 +412,7 @@ impl Reader {
             ),
         };
         let is_identified = name.is_some() && namespace.is_some() && uid.is_some();
-        Pod { meta: head, pod: is_identified.then_some(pod), malformed: self.malformed }
+        Pod { meta: head, version: number, pod: is_identified.then_some(pod), malformed: self.malformed }
     }
 
     fn container(&mut self, raw: RawContainer) -> Option<Container> {

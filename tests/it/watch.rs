@@ -422,3 +422,36 @@ async fn a_malformed_frame_costs_neither_the_watch_nor_the_next_frame() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(status(&world, "a").await, "running");
 }
+
+/// Whether the pod's going has been told.
+async fn is_told_gone(world: &World, id: &str) -> bool {
+    world.events().await.iter().any(|event| event["execution_id"] == id && event["event_type"] == "pod_deleted")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_ended_is_looked_at_again_only_when_it_is_another_or_gone() {
+    let world = world_with(&[("monitor.reconcile_interval", "30s")]).await;
+    for id in ["deleted", "vanished", "replaced", "stays"] {
+        let pod = format!("executor-{id}");
+        world.api.set_logs("ns", &pod, "executor", log_text("done\n"));
+        world.api.apply(ended(&pod, id, 0));
+    }
+    world.settle().await;
+    let looks = world.metric("podherald_monitor_observations_total").await;
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.metric("podherald_monitor_observations_total").await, looks, "nothing is new in the list");
+    assert_eq!(world.metric("podherald_monitor_tracked_pods").await, 4);
+
+    world.api.delete("ns", "executor-deleted");
+    let mut other = running("executor-other", "other");
+    other["metadata"]["name"] = "executor-replaced".into();
+    world.api.replace_silently(vec![ended("executor-stays", "stays", 0), other]);
+    sleep(Duration::from_secs(31)).await;
+    for id in ["deleted", "vanished", "replaced"] {
+        assert!(is_told_gone(&world, id).await, "{id}");
+        assert_eq!(status(&world, id).await, "completed");
+    }
+    assert!(!is_told_gone(&world, "stays").await);
+    assert_eq!(status(&world, "other").await, "running");
+    assert_eq!(world.metric("podherald_monitor_tracked_pods").await, 2);
+}

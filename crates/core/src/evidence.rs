@@ -196,6 +196,11 @@ impl Evidence {
         self.gone.is_some() && (self.conflict || (self.terminal.is_some() && all_told))
     }
 
+    /// True once all is told of a pod that is an attempt by itself, but that it is gone.
+    pub fn is_at_rest(&self) -> bool {
+        self.subject.is_pod() && self.terminal.is_some() && self.gone.is_none()
+    }
+
     /// True while the decision waits for the output.
     pub fn is_collecting(&self) -> bool {
         self.ending.is_some() && !self.has_output()
