@@ -60,7 +60,7 @@ async fn fail(failure: Failure) -> io::Result<Response<Body>> {
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response<Body> {
+pub(super) fn refuse(refusal: &Refusal) -> Response<Body> {
     let mut response = match &refusal.body {
         Value::String(text) => full("text/plain; charset=utf-8", text.clone().into()),
         status => full("application/json", status.to_string().into()),

@@ -33,7 +33,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::{
     failure::{Failure, Refusal},
-    loopback::Loopback,
+    loopback::{Loopback, write_kubeconfig},
     request::{Asked, Kind},
     selector::Sort,
     store::{End, GoneAs, LogAttempt, LogEnd},
