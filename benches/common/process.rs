@@ -51,7 +51,8 @@ impl Process {
             .env_clear()
             .env("PODHERALD_HTTP__LISTEN", address.to_string())
             .env("PODHERALD_DATA_DIR", data)
-            .env("PODHERALD_TELEMETRY__LOG", "error").env("_RJEM_MALLOC_CONF", std::env::var("MC").unwrap_or_default())
+            .env("PODHERALD_TELEMETRY__LOG", "error")
+            .env("_RJEM_MALLOC_CONF", std::env::var("MC").unwrap_or_default())
             .envs(variables.iter().copied());
         Self::start(&mut command, address)
     }

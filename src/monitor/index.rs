@@ -6,10 +6,15 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use podherald_core::evidence::Evidence;
 use tokio::time::Instant;
+
+/// Versions grow, but in a cluster that was restored (T8). When for so long nothing has come that is as new as what is known,
+/// it was.
+const RESTORED_AFTER: Duration = Duration::from_secs(300);
 
 /// One pod or Job under way.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Tracked {
     pub strayed: bool,
     /// A watch said `DELETED`, and no GET has shown the pod since.
     pub left: bool,
+    /// Since when everything that was told of it is older than what is known.
+    pub outdated_since: Option<Instant>,
     /// A GET about it is under way.
     pub resolving: bool,
     /// When time alone may decide something.
@@ -38,6 +45,21 @@ pub struct Tracked {
 }
 
 impl Tracked {
+    /// True if what was told in this version is older than what is known: an API server among several may be behind.
+    pub fn is_outdated(&mut self, version: Option<u64>, now: Instant) -> bool {
+        if !self.evidence.is_newer_than(version) {
+            self.outdated_since = None;
+            return false;
+        }
+        let since = *self.outdated_since.get_or_insert(now);
+        if now < since + RESTORED_AFTER {
+            return true;
+        }
+        self.outdated_since = None;
+        Arc::make_mut(&mut self.evidence).version = version;
+        false
+    }
+
     /// A watch or its list shows it.
     pub fn show(&mut self, watch: usize, now: Instant) {
         self.watches |= 1 << watch;
@@ -135,6 +157,7 @@ impl Index {
             seen_at: now,
             strayed: false,
             left: false,
+            outdated_since: None,
             resolving: false,
             tick: None,
             recheck: None,
@@ -200,6 +223,13 @@ impl Index {
                 && tracked.seen_at <= asked_at
                 && tracked.evidence.gone.is_none()
                 && !listed.contains(&tracked.evidence.uid)
+        })
+    }
+
+    /// Shown by this list, but older than they are known, while nobody is about to ask.
+    pub fn outdated(&self, listed: &HashSet<String>) -> Vec<String> {
+        self.uids_of(|tracked| {
+            tracked.outdated_since.is_some() && tracked.recheck.is_none() && listed.contains(&tracked.evidence.uid)
         })
     }
 

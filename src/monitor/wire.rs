@@ -103,6 +103,11 @@ impl<'de> Deserialize<'de> for Pod {
     }
 }
 
+/// `resourceVersion` for a comparison within one type (T8); none where it is no number.
+pub(super) fn version(text: Option<&str>) -> Option<u64> {
+    text?.parse().ok()
+}
+
 /// A value that may be missing, or be something else than it should be.
 #[derive(Debug, Default)]
 enum Field<T> {
@@ -364,8 +369,9 @@ impl Reader {
         let name = self.text("metadata.name", meta.name);
         let namespace = self.text("metadata.namespace", meta.namespace);
         let uid = self.text("metadata.uid", meta.uid);
-        let version = self.text("metadata.resourceVersion", meta.resource_version);
-        let head = Meta::of([&name, &namespace, &uid], version);
+        let resource_version = self.text("metadata.resourceVersion", meta.resource_version);
+        let version = version(resource_version.as_deref());
+        let head = Meta::of([&name, &namespace, &uid], resource_version);
         let annotations = self.annotations(meta.annotations);
         let owners = self.list("metadata.ownerReferences", meta.owner_references, |reader, owner| {
             let is_controller = reader.take("metadata.ownerReferences.controller", owner.controller) == Some(true);
@@ -385,6 +391,7 @@ impl Reader {
             namespace: namespace.clone().unwrap_or_default(),
             name: name.clone().unwrap_or_default(),
             uid: uid.clone().unwrap_or_default(),
+            version,
             created,
             deletion,
             deletion_grace_seconds,
