@@ -3,6 +3,7 @@
 mod renewal;
 
 use futures::FutureExt;
+use http::Uri;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -21,12 +22,23 @@ use crate::wording;
 /// # Errors
 /// What was found in place of a usable cluster, in words.
 pub async fn client() -> Result<kube::Client, String> {
-    let first = make().await?;
-    Ok(renewal::renewing(first, Box::new(|| make().boxed())))
+    let config = config().await?;
+    let server = config.cluster_url.clone();
+    let first = open(config).await?;
+    Ok(renewal::renewing(first, Box::new(move || again(server.clone()).boxed())))
 }
 
-async fn make() -> Result<kube::Client, String> {
-    let mut config = config().await?;
+/// A client of the same cluster. In another one no pod would be found, and all of them be taken for gone.
+async fn again(server: Uri) -> Result<kube::Client, String> {
+    let config = config().await?;
+    if config.cluster_url != server {
+        let other = config.cluster_url;
+        return Err(format!("the kubeconfig names another API server now, {other}; restart podherald to watch that"));
+    }
+    open(config).await
+}
+
+async fn open(mut config: kube::Config) -> Result<kube::Client, String> {
     // One backoff only, ours: kube's own would hide a 429 for minutes.
     config.default_retry = false;
     trim_token(&mut config);

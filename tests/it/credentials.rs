@@ -7,13 +7,13 @@ use rcgen::{
 };
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::{
     RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer, server::WebPkiClientVerifier,
 };
 
 use crate::{
-    herald::Herald,
+    herald::{Herald, LIMIT, POLL},
     pods,
     scripted_api::{End, Kind, Loopback, ScriptedApi, write_kubeconfig},
 };
@@ -78,6 +78,29 @@ async fn renewed_certificates_of_either_side_and_a_new_authority_are_taken_up() 
     handshake_anew(&api, &port, &second).await;
     api.apply(pods::ended("b", 0));
     assert_eq!(herald.ended("b").await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_names_another_server_meanwhile_is_not_followed() {
+    let (api, other, data) = (ScriptedApi::new(), ScriptedApi::new(), TempDir::new().unwrap());
+    let (port, port_of_other) = (api.listen().await, other.listen().await);
+    let kubeconfig = data.path().join("kubeconfig");
+    port.write_kubeconfig(&kubeconfig);
+    api.apply(pods::running("a"));
+    let herald = Herald::start(&kubeconfig, &data, &[]).await;
+    herald.until_running("a").await;
+
+    port_of_other.write_kubeconfig(&kubeconfig);
+    port.require_token("none");
+    api.disconnect(End::Eof);
+    let said = async {
+        while !herald.log().contains("names another API server now") {
+            sleep(POLL).await;
+        }
+    };
+    timeout(LIMIT, said).await.unwrap_or_else(|_| panic!("{}", herald.log()));
+    assert!(other.requests_of(Kind::List).is_empty());
+    assert_eq!(herald.get("/executions/a").await["status"], "running");
 }
 
 /// Waits until podherald has passed the handshake with a server that this authority signed: its watches are open again.
