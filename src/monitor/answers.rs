@@ -20,7 +20,7 @@ impl Monitor {
             Answer::Absent(version) => {
                 let deleted = tracked.left;
                 if self.is_outdated(uid, version) {
-                    tracing::warn!(uid, "an API server that is behind does not have it (yet), will ask again");
+                    tracing::warn!(uid, version, "an API server that is behind does not have it (yet), will ask again");
                     self.ask_again(uid);
                 } else {
                     self.observe(uid, Observation::Gone { deleted }, outcome);
