@@ -1,5 +1,9 @@
 //! A client of the cluster that the environment names.
 
+mod renewal;
+
+use futures::FutureExt;
+use http::Uri;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -13,15 +17,44 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::wording;
 
-/// The client, or why there is none.
+/// The client, or why there is none. It goes by what the files say while it is used, not only by what they said at first.
 ///
 /// # Errors
 /// What was found in place of a usable cluster, in words.
 pub async fn client() -> Result<kube::Client, String> {
-    let mut config = config().await?;
+    let config = config().await?;
+    let server = config.cluster_url.clone();
+    let first = open(config).await?;
+    Ok(renewal::renewing(first, Box::new(move || again(server.clone()).boxed())))
+}
+
+/// A client of the same cluster. In another one no pod would be found, and all of them be taken for gone.
+async fn again(server: Uri) -> Result<kube::Client, String> {
+    let config = config().await?;
+    if config.cluster_url != server {
+        let other = config.cluster_url;
+        return Err(format!("the kubeconfig names another API server now, {other}; restart podherald to watch that"));
+    }
+    open(config).await
+}
+
+async fn open(mut config: kube::Config) -> Result<kube::Client, String> {
     // One backoff only, ours: kube's own would hide a 429 for minutes.
     config.default_retry = false;
-    connect(config).map_err(|error| wording::of(&error))
+    trim_token(&mut config);
+    // A plugin may have to be run for the credentials.
+    let connected = tokio::task::spawn_blocking(|| connect(config)).await;
+    connected.expect("connecting does not panic").map_err(|error| wording::of(&error))
+}
+
+/// kube puts a token file into a header as it is, and an editor's newline at its end is none of the token. Such a token is
+/// renewed when it is refused.
+fn trim_token(config: &mut kube::Config) {
+    let auth = &mut config.auth_info;
+    let Some(text) = auth.token_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) else { return };
+    if auth.token.is_none() && text.trim() != text {
+        auth.token = Some(text.trim().into());
+    }
 }
 
 /// As kubectl has it: the kubeconfig, else the pod's service account. Where there is neither, says why.

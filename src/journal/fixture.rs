@@ -43,6 +43,7 @@ impl Pod {
                 created: Some(at(0)),
                 first_seen: at(0),
                 last_seen: at(0),
+                version: None,
                 main: None,
                 restart_policy: RestartPolicy::Never,
                 active_deadline_seconds: None,

@@ -7,10 +7,15 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use podherald_core::evidence::Evidence;
 use tokio::time::Instant;
+
+/// Versions grow, but in a cluster that was restored (T8). When for so long nothing has come that is as new as what is known,
+/// it was.
+const RESTORED_AFTER: Duration = Duration::from_secs(300);
 
 /// One pod or Job under way.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Tracked {
     pub strayed: bool,
     /// A watch said `DELETED`, and no GET has shown the pod since.
     pub left: bool,
+    /// Since when everything that was told of it is older than what is known.
+    pub outdated_since: Option<Instant>,
     /// A GET about it is under way.
     pub resolving: bool,
     /// When time alone may decide something.
@@ -41,13 +48,19 @@ struct Sight {
     /// Bit set of the watches that have shown it. None since the start: only the journal knows it so far.
     watches: u64,
     at: Instant,
-    /// `metadata.resourceVersion` then. Only the same one says something: that nothing is new (T8).
-    version: Option<u64>,
+}
+
+/// A pod of which the journal has the rest.
+#[derive(Debug)]
+struct Resting {
+    sight: Sight,
+    /// `metadata.resourceVersion` of the newest look. The same one again says that nothing is new, any other nothing (T8).
+    version: u64,
 }
 
 impl Sight {
-    fn show(&mut self, watch: usize, version: Option<u64>, now: Instant) {
-        *self = Self { watches: self.watches | 1 << watch, at: now, version };
+    fn show(&mut self, watch: usize, now: Instant) {
+        *self = Self { watches: self.watches | 1 << watch, at: now };
     }
 
     fn is_of(&self, watch: usize) -> bool {
@@ -56,9 +69,24 @@ impl Sight {
 }
 
 impl Tracked {
+    /// True if what was told in this version is older than what is known: an API server among several may be behind.
+    pub fn is_outdated(&mut self, version: Option<u64>, now: Instant) -> bool {
+        if !self.evidence.is_newer_than(version) {
+            self.outdated_since = None;
+            return false;
+        }
+        let since = *self.outdated_since.get_or_insert(now);
+        if now < since + RESTORED_AFTER {
+            return true;
+        }
+        self.outdated_since = None;
+        Arc::make_mut(&mut self.evidence).version = version;
+        false
+    }
+
     /// A watch or its list shows it.
-    pub fn show(&mut self, watch: usize, version: Option<u64>, now: Instant) {
-        self.sight.show(watch, version, now);
+    pub fn show(&mut self, watch: usize, now: Instant) {
+        self.sight.show(watch, now);
         self.strayed = false;
         self.left = false;
         self.recheck = None;
@@ -74,7 +102,7 @@ type Uid = Arc<str>;
 #[derive(Debug, Default)]
 pub struct Index {
     pods: HashMap<Uid, Tracked>,
-    resting: HashMap<Uid, Sight>,
+    resting: HashMap<Uid, Resting>,
     hasher: RandomState,
     /// Of namespace, kind and name: the one that came last.
     names: HashMap<u64, Uid>,
@@ -151,28 +179,28 @@ impl Index {
 
     /// True if the pod rests and this version of it says nothing new.
     pub fn rests_at(&self, uid: &str, version: Option<u64>) -> bool {
-        version.is_some() && self.resting.get(uid).is_some_and(|sight| sight.version == version)
+        self.resting.get(uid).is_some_and(|resting| version == Some(resting.version))
     }
 
     /// A watch or its list shows a resting pod as it was.
     pub fn show_resting(&mut self, uid: &str, watch: usize, now: Instant) {
-        if let Some(sight) = self.resting.get_mut(uid) {
-            sight.show(watch, sight.version, now);
+        if let Some(resting) = self.resting.get_mut(uid) {
+            resting.sight.show(watch, now);
         }
     }
 
     /// Lets a pod rest if all that the journal knows of it is told and nothing is planned.
     pub fn rest(&mut self, uid: &str) {
         let Some(tracked) = self.pods.get(uid) else { return };
-        let is_seen = tracked.sight.watches != 0 && tracked.sight.version.is_some();
+        let Some(version) = tracked.evidence.version.filter(|_| tracked.sight.watches != 0) else { return };
         let is_busy = tracked.strayed || tracked.left || tracked.resolving || tracked.unsaved;
         let is_told = tracked.evidence.is_at_rest();
-        if !is_told || !is_seen || is_busy || tracked.tick.is_some() || tracked.recheck.is_some() {
+        if !is_told || is_busy || tracked.tick.is_some() || tracked.recheck.is_some() {
             return;
         }
         if let Some((uid, tracked)) = self.pods.remove_entry(uid) {
             self.forget_execution(&tracked.evidence, &uid);
-            self.resting.insert(uid, tracked.sight);
+            self.resting.insert(uid, Resting { sight: tracked.sight, version });
         }
     }
 
@@ -183,9 +211,10 @@ impl Index {
         self.executions.insert((self.hasher.hash_one(evidence.execution_id.as_str()), uid.clone()));
         let tracked = Tracked {
             evidence: Arc::new(evidence),
-            sight: self.resting.remove(&uid).unwrap_or(Sight { watches: 0, at: now, version: None }),
+            sight: self.resting.remove(&uid).map_or(Sight { watches: 0, at: now }, |resting| resting.sight),
             strayed: false,
             left: false,
+            outdated_since: None,
             resolving: false,
             tick: None,
             recheck: None,
@@ -252,10 +281,17 @@ impl Index {
         let is_missing = |uid: &str, sight: &Sight| sight.is_of(watch) && sight.at <= asked_at && !listed.contains(uid);
         let mut missing = self
             .uids_of(|tracked| is_missing(&tracked.evidence.uid, &tracked.sight) && tracked.evidence.gone.is_none());
-        let resting = self.resting.iter().filter(|(uid, sight)| is_missing(uid, sight));
+        let resting = self.resting.iter().filter(|(uid, resting)| is_missing(uid, &resting.sight));
         missing.extend(resting.map(|(uid, _)| uid.as_ref().to_owned()));
         missing.sort_unstable();
         missing
+    }
+
+    /// Shown by this list, but older than they are known, while nobody is about to ask.
+    pub fn outdated(&self, listed: &HashSet<String>) -> Vec<String> {
+        self.uids_of(|tracked| {
+            tracked.outdated_since.is_some() && tracked.recheck.is_none() && listed.contains(&tracked.evidence.uid)
+        })
     }
 
     /// Known from the journal only: no watch has seen them since the start.

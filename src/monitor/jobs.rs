@@ -24,7 +24,7 @@ use super::{
     Error, Inputs, Monitor,
     api::Backoff,
     collector::Adoption,
-    resolve::Resolver,
+    resolve::{Lookup, Resolver},
     step::{Newcomers, Outcome},
     watcher::{Scope, Sighting},
     wire,
@@ -35,6 +35,10 @@ const UNTRACKED: usize = 8192;
 
 /// Looks at the pods of one Job that are held, at most: some 16 MiB. The next complete list shows what is dropped.
 const SIGHTINGS: usize = 4096;
+
+/// A Job of which so many answers in a row say that it is not there is not there. Its pods do not say of when it is, and of
+/// several API servers one may be behind (T20a).
+const ABSENCES: u32 = 3;
 
 /// What the monitor knows of Jobs that the index does not hold.
 pub(super) struct Jobs {
@@ -114,11 +118,21 @@ impl Jobs {
         let selectors = selectors_for(self.watches.clone().zip(&self.scopes), &held.namespace);
         let (resolver, namespace, job) = (resolver.clone(), held.namespace.clone(), held.job.clone());
         self.lookups.spawn(async move {
-            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+            let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+            let mut absences = 0;
             loop {
                 match resolver.find_job(&selectors, &namespace, &job).await {
-                    Ok(found) => return Found { uid: job.uid, job: found },
+                    Ok(Lookup::Tracked(watch, found)) => return Found { uid: job.uid, job: Some((watch, *found)) },
+                    Ok(Lookup::Untracked) => return Found { uid: job.uid, job: None },
+                    Ok(Lookup::Absent) => {
+                        absences += 1;
+                        if absences == ABSENCES {
+                            return Found { uid: job.uid, job: None };
+                        }
+                        tokio::time::sleep(backoff.pause()).await;
+                    }
                     Err(failure) => {
+                        absences = 0;
                         tracing::warn!(
                             namespace,
                             job = job.name,
@@ -239,9 +253,7 @@ impl Monitor {
         }
         // A name is free only when its Job is gone (T16).
         outcome.resolve.extend(namesake);
-        if let Some(tracked) = self.index.get_mut(&job.uid) {
-            tracked.show(watch, None, Instant::now());
-        }
+        self.show(&job.uid, job.version, watch);
         self.observe_job(&job.uid, job::Observation::Seen(job), outcome);
     }
 

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub resolutions: Counter,
     /// Such GETs that failed and are tried again.
     pub resolution_failures: Counter,
+    /// Looks and answers older than what was known by then.
+    pub outdated: Counter,
     /// Jobs whose pods are held back until it is known whether the Job is tracked.
     pub held: Gauge,
     /// Looks at held pods that were dropped for being too many.
@@ -82,6 +84,7 @@ impl Metrics {
         registry.register("repairs", "Facts that only a reconciliation brought", self.repairs.clone());
         registry.register("resolutions", "GETs that decided whether a pod or Job is gone", self.resolutions.clone());
         registry.register("resolution_failures", "Such GETs that failed", self.resolution_failures.clone());
+        registry.register("outdated", "Looks and answers older than what was known by then", self.outdated.clone());
         registry.register("tracked_pods", "Pods and Jobs in the index", self.tracked.clone());
         registry.register("collecting", "Attempts whose output is being read", self.collecting.clone());
         registry.register("queued_sightings", "Sightings waiting for the monitor", self.queued.clone());

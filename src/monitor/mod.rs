@@ -5,6 +5,7 @@
 //! [`index`], and only what is in the journal has effects: an output may be read while the evidence of the end becomes durable,
 //! but counts only after, and a pod is forgotten only after its last event is.
 
+mod answers;
 pub mod api;
 pub mod beginning;
 mod changes;
@@ -379,6 +380,8 @@ impl Monitor {
             namespace: evidence.namespace.clone(),
             name: evidence.name.clone(),
             uid: uid.to_owned(),
+            // Of a deletion that a watch has told there are two witnesses.
+            is_doubtful: evidence.version.is_some() && !tracked.left,
         };
         self.index.reschedule(uid);
         let resolver = self.resolver.clone();

@@ -1,4 +1,5 @@
-//! Is this pod or Job really gone? Only a GET past every cache can say (T7, T20).
+//! Is this pod or Job really gone? Only a GET past every cache can say (T7, T20), and of several API servers behind one address
+//! one may be behind: a 404 does not say of when it is, so a list of that one name says it too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use super::{
     metrics::Metrics,
     reconciler::list_all,
     watcher::Watched,
-    wire,
+    wire::{self, version},
 };
 
 /// Label of every pod of a Job: the Job's uid.
@@ -26,14 +27,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What the API server says of a pod or Job.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// None of that name, or another one.
-    Gone,
+    /// None of that name, or another one, in this version of the cluster; none: whatever the version.
+    Absent(Option<u64>),
     /// The pod is there.
     Pod(Box<wire::Pod>),
     /// The Job is there.
     Job(Box<wire::Job>),
     /// It did not say.
     Failed,
+}
+
+/// Whether a Job is tracked.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// It is, by the watch of this number.
+    Tracked(usize, Box<wire::Job>),
+    /// No selector admits it.
+    Untracked,
+    /// It is not there, in whatever version of the cluster.
+    Absent,
 }
 
 /// What is asked for.
@@ -43,6 +55,8 @@ pub(super) struct Object {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
+    /// Whether it matters of when an absence is.
+    pub(super) is_doubtful: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +95,28 @@ impl Resolver {
 
     async fn get<K: Watched>(&self, object: &Object, present: impl Fn(K) -> Answer) -> Result<Answer, String> {
         let api = Api::<K>::namespaced(self.client.clone(), &object.namespace);
-        let Some(found) = in_time(api.get_opt(&object.name)).await? else { return Ok(Answer::Gone) };
+        let Some(found) = in_time(api.get_opt(&object.name)).await? else {
+            return if object.is_doubtful { self.list(&api, object, present).await } else { Ok(Answer::Absent(None)) };
+        };
         match found.meta().uid.as_deref() {
             Some(uid) if uid == object.uid => Ok(present(found)),
-            Some(_) => Ok(Answer::Gone), // the same name, another one (T16)
+            // The same name, another one (T16).
+            Some(_) => Ok(Answer::Absent(version(found.meta().resource_version.as_deref()))),
             None => Err("the answer has no identity".to_owned()),
         }
+    }
+
+    async fn list<K: Watched>(
+        &self,
+        api: &Api<K>,
+        object: &Object,
+        present: impl Fn(K) -> Answer,
+    ) -> Result<Answer, String> {
+        self.metrics.resolutions.inc();
+        let params = ListParams::default().fields(&format!("metadata.name={}", object.name));
+        let list = in_time(api.list(&params)).await?;
+        let found = list.items.into_iter().find(|found| has_uid(found, &object.uid));
+        Ok(found.map_or(Answer::Absent(version(list.metadata.resource_version.as_deref())), present))
     }
 
     /// All pods of a Job that these selectors admit, each with the number of its selector.
@@ -110,7 +140,7 @@ impl Resolver {
         Ok(pods)
     }
 
-    /// The Job of this name, if any of these selectors admits it, with that selector's number.
+    /// Whether any of these selectors, each with its number, admits this Job.
     ///
     /// # Errors
     /// Why the API server did not say.
@@ -119,12 +149,12 @@ impl Resolver {
         selectors: &[(usize, String)],
         namespace: &str,
         job: &JobRef,
-    ) -> Result<Option<(usize, wire::Job)>, String> {
+    ) -> Result<Lookup, String> {
         let Ok(_place) = self.places.acquire().await else { return Err("closing".to_owned()) };
         let api = Api::<wire::Job>::namespaced(self.client.clone(), namespace);
         // What a list lacks is not absent (T7, T20): only a list no older than the Job itself can tell that nobody admits it.
         let Some(job) = in_time(api.get_opt(&job.name)).await?.filter(|found| has_uid(found, &job.uid)) else {
-            return Ok(None);
+            return Ok(Lookup::Absent);
         };
         let (name, uid) =
             (job.meta().name.as_deref().unwrap_or_default(), job.meta().uid.as_deref().unwrap_or_default());
@@ -132,25 +162,20 @@ impl Resolver {
             self.metrics.resolutions.inc();
             let params = ListParams::default().labels(selector).fields(&format!("metadata.name={name}"));
             let list = in_time(api.list(&params)).await?;
-            let version = version(list.metadata.resource_version.as_deref());
+            let listed = version(list.metadata.resource_version.as_deref());
             if let Some(found) = list.items.into_iter().find(|found| has_uid(found, uid)) {
-                return Ok(Some((*number, found)));
+                return Ok(Lookup::Tracked(*number, Box::new(found)));
             }
-            if version < self::version(job.meta().resource_version.as_deref()) {
+            if listed < version(job.meta().resource_version.as_deref()) {
                 return Err("the API server's list is older than what it has already told".to_owned());
             }
         }
-        Ok(None)
+        Ok(Lookup::Untracked)
     }
 }
 
 fn has_uid<K: Watched>(object: &K, uid: &str) -> bool {
     object.meta().uid.as_deref() == Some(uid)
-}
-
-/// For a comparison within one type; none where it is no number.
-fn version(text: Option<&str>) -> Option<u128> {
-    text?.parse().ok()
 }
 
 async fn in_time<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, String> {

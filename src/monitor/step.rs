@@ -9,7 +9,7 @@ use std::{
 
 use podherald_core::{
     evidence::Evidence,
-    identity, job,
+    identity,
     mapper::{self, Observation, Step},
     pod::Pod,
 };
@@ -20,24 +20,10 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{
-    Error, Inputs, Monitor, api::Backoff, changes::Changes, follow::Heard, jobs::Kin, resolve::Answer,
-    watcher::Sighting,
-};
+use super::{Error, Inputs, Monitor, api::Backoff, changes::Changes, follow::Heard, jobs::Kin, watcher::Sighting};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
-/// A pod outside its watches is asked for this often while its attempt is open, and after.
-const STRAY_OPEN: Duration = Duration::from_secs(5);
-const STRAY_ENDED: Duration = Duration::from_secs(60);
-
-/// One look of a watch or the reconciler at an object.
-#[derive(Clone, Copy)]
-struct Look {
-    watch: usize,
-    version: Option<u64>,
-    is_check: bool,
-}
 
 /// What follows from a turn, once it is durable.
 #[derive(Default)]
@@ -167,10 +153,9 @@ impl Monitor {
         }
         match sighting {
             Sighting::Seen { watch, object, is_check } => {
-                let look = Look { watch, version: object.version, is_check };
                 if let Some(pod) = self.identified(object) {
                     let changes_before = outcome.changes.count();
-                    self.see(look, &pod, newcomers, outcome);
+                    self.see(watch, &pod, is_check, newcomers, outcome);
                     self.count_repairs(is_check, outcome.changes.count() - changes_before);
                 }
             }
@@ -207,6 +192,8 @@ impl Monitor {
         outcome: &mut Outcome,
     ) {
         let mut missing = self.index.missing(watch, asked_at, listed);
+        // What is newer may come by no watch.
+        outcome.resolve.extend(self.index.outdated(listed));
         if !is_check && self.listed.insert(watch) && self.pods_are_listed() {
             // Jobs, and pods that are theirs, wait for the lists of Jobs too; pods alone do not wait for a role to read those.
             let with_jobs = self.jobs_are_listed();
@@ -232,7 +219,7 @@ impl Monitor {
     }
 
     /// The pod itself, if the frame has an identity.
-    fn identified(&self, pod: super::wire::Pod) -> Option<Pod> {
+    pub(super) fn identified(&self, pod: super::wire::Pod) -> Option<Pod> {
         self.note_quality("Pod", pod.pod.as_ref().map(|pod| pod.name.as_str()), &pod.malformed);
         pod.pod
     }
@@ -251,12 +238,11 @@ impl Monitor {
     /// Watch and uid, if a pod that rests was seen as it was.
     fn seen_resting<'a>(&self, sighting: &'a Sighting) -> Option<(usize, &'a str)> {
         let Sighting::Seen { watch, object, .. } = sighting else { return None };
-        let uid = &object.pod.as_ref()?.uid;
-        self.index.rests_at(uid, object.version).then_some((*watch, uid))
+        let pod = object.pod.as_ref()?;
+        self.index.rests_at(&pod.uid, pod.version).then_some((*watch, &pod.uid))
     }
 
-    fn see(&mut self, look: Look, pod: &Pod, newcomers: &mut Newcomers, outcome: &mut Outcome) {
-        let Look { watch, version, is_check } = look;
+    fn see(&mut self, watch: usize, pod: &Pod, is_check: bool, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         let is_new = !self.index.contains(&pod.uid);
         let namesake = self.index.pod_named(&pod.namespace, &pod.name).filter(|uid| is_new && *uid != pod.uid);
         match self.admit(pod, newcomers) {
@@ -268,9 +254,7 @@ impl Monitor {
         }
         // A name is free only when its pod is gone, though nobody may have said so (T16).
         outcome.resolve.extend(namesake);
-        if let Some(tracked) = self.index.get_mut(&pod.uid) {
-            tracked.show(watch, version, Instant::now());
-        }
+        self.show(&pod.uid, pod.version, watch);
         self.observe(&pod.uid, Observation::Seen(pod), outcome);
     }
 
@@ -339,43 +323,6 @@ impl Monitor {
         }
         let next = claim.attempts.values().max().copied().unwrap_or_default() + 1;
         Some(*claim.attempts.entry(key.to_owned()).or_insert(next))
-    }
-
-    fn answer(&mut self, uid: &str, answer: Answer, outcome: &mut Outcome) {
-        let Some(tracked) = self.index.get_mut(uid) else { return };
-        tracked.resolving = false;
-        let now = Instant::now();
-        match answer {
-            Answer::Gone => {
-                let deleted = tracked.left;
-                self.observe(uid, Observation::Gone { deleted }, outcome);
-            }
-            Answer::Pod(_) | Answer::Job(_) => {
-                tracked.failures = 0;
-                tracked.left = false;
-                match answer {
-                    Answer::Pod(found) => {
-                        let Some(pod) = self.identified(*found) else { return };
-                        self.observe(uid, Observation::Seen(&pod), outcome);
-                    }
-                    Answer::Job(found) => {
-                        let Some(job) = self.identified_job(*found) else { return };
-                        self.observe_job(uid, job::Observation::Seen(&job), outcome);
-                    }
-                    Answer::Gone | Answer::Failed => {}
-                }
-                if let Some(tracked) = self.index.get_mut(uid).filter(|tracked| tracked.strayed) {
-                    let pause = if tracked.evidence.terminal.is_some() { STRAY_ENDED } else { STRAY_OPEN };
-                    tracked.recheck = Some(now + pause);
-                }
-            }
-            Answer::Failed => {
-                let pause = Duration::from_millis(500) * (1 << tracked.failures.min(6));
-                tracked.failures += 1;
-                tracked.recheck = Some(now + pause);
-            }
-        }
-        self.index.reschedule(uid);
     }
 
     fn tick(&mut self, uid: &str, outcome: &mut Outcome) {

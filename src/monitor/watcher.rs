@@ -188,8 +188,16 @@ pub struct Freshness {
 #[derive(Debug, Default)]
 struct State {
     synced: bool,
-    /// The last refusal, and when.
-    refused: Option<(String, Instant)>,
+    failure: Option<Failure>,
+}
+
+/// The last failure of a watch.
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    /// The watch may not be, or not by whom podherald is.
+    is_refusal: bool,
+    at: Instant,
 }
 
 impl Freshness {
@@ -206,16 +214,15 @@ impl Freshness {
     pub fn problem(&self, stale_after: Duration) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // A quiet watch that works again says so by its answer only.
-        if let Some((refusal, at)) = &state.refused
-            && self.activity.last() <= *at
-        {
-            return Some(refusal.clone());
-        }
-        if !state.synced {
-            return Some("the first list is not complete yet".to_owned());
-        }
+        let failure = state.failure.as_ref().filter(|failure| self.activity.last() <= failure.at);
         let staleness = self.staleness();
-        (staleness > stale_after).then(|| format!("no sign of life from the watch for {} s", staleness.as_secs()))
+        let problem = match failure {
+            Some(Failure { why, is_refusal: true, .. }) => return Some(why.clone()),
+            _ if !state.synced => "the first list is not complete yet".to_owned(),
+            _ if staleness > stale_after => format!("no sign of life from the watch for {} s", staleness.as_secs()),
+            _ => return None,
+        };
+        Some(failure.map_or(problem.clone(), |failure| format!("{problem}: {}", failure.why)))
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {
@@ -333,19 +340,24 @@ impl Watch {
     /// A refusal is not "no pods" (T17): it shows at once, not only when the watch has gone stale.
     fn note<K: Watched>(&self, error: &watcher::Error) {
         let kind = K::plural(&());
-        let remedy = match &*kind {
-            "jobs" => "; grant the role in deploy/, or set kube.jobs = false to follow each pod of a Job by itself",
-            _ => "",
-        };
-        let refusal = status_of(error).filter(|status| matches!(status.code, 401 | 403)).map(|status| {
-            format!(
-                "the API server refuses the watch of {kind} `{}` ({}): {}{remedy}",
-                self.scope.selector, status.code, status.message
-            )
+        let refusal = status_of(error).and_then(|status| {
+            let remedy = match (status.code, &*kind) {
+                (401, _) => "; the kubeconfig, token and certificates are read anew until they are accepted",
+                (403, "jobs") => {
+                    "; grant the role in deploy/, or set kube.jobs = false to follow each pod of a Job by itself"
+                }
+                (403, _) => "",
+                _ => return None,
+            };
+            let (selector, code, message) = (&self.scope.selector, status.code, &status.message);
+            Some(format!("the API server refuses the watch of {kind} `{selector}` ({code}): {message}{remedy}"))
         });
-        if let Some(refusal) = refusal {
-            self.freshness.update(|state| state.refused = Some((refusal, Instant::now())));
-        }
+        let failure = Failure {
+            is_refusal: refusal.is_some(),
+            why: refusal.unwrap_or_else(|| wording::of(error)),
+            at: Instant::now(),
+        };
+        self.freshness.update(|state| state.failure = Some(failure));
     }
 }
 

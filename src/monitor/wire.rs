@@ -26,8 +26,6 @@ const MAX_ANNOTATION_BYTES: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Pod {
     meta: Meta,
-    /// `metadata.resourceVersion`, where it is a number as of any API server so far.
-    pub version: Option<u64>,
     /// What the object says; none if it lacks a name, namespace or uid.
     pub pod: Option<podherald_core::pod::Pod>,
     /// Fields that were there and could not be read.
@@ -103,6 +101,11 @@ impl<'de> Deserialize<'de> for Pod {
         let raw: RawPod = reader.take("object", Field::deserialize(deserializer)?).unwrap_or_default();
         Ok(reader.pod(raw))
     }
+}
+
+/// `resourceVersion` for a comparison within one type (T8); none where it is no number.
+pub(super) fn version(text: Option<&str>) -> Option<u64> {
+    text?.parse().ok()
 }
 
 /// A value that may be missing, or be something else than it should be.
@@ -366,9 +369,9 @@ impl Reader {
         let name = self.text("metadata.name", meta.name);
         let namespace = self.text("metadata.namespace", meta.namespace);
         let uid = self.text("metadata.uid", meta.uid);
-        let version = self.text("metadata.resourceVersion", meta.resource_version);
-        let number = version.as_deref().and_then(|version| version.parse().ok());
-        let head = Meta::of([&name, &namespace, &uid], version);
+        let resource_version = self.text("metadata.resourceVersion", meta.resource_version);
+        let version = version(resource_version.as_deref());
+        let head = Meta::of([&name, &namespace, &uid], resource_version);
         let annotations = self.annotations(meta.annotations);
         let owners = self.list("metadata.ownerReferences", meta.owner_references, |reader, owner| {
             let is_controller = reader.take("metadata.ownerReferences.controller", owner.controller) == Some(true);
@@ -388,6 +391,7 @@ impl Reader {
             namespace: namespace.clone().unwrap_or_default(),
             name: name.clone().unwrap_or_default(),
             uid: uid.clone().unwrap_or_default(),
+            version,
             created,
             deletion,
             deletion_grace_seconds,
@@ -412,7 +416,7 @@ impl Reader {
             ),
         };
         let is_identified = name.is_some() && namespace.is_some() && uid.is_some();
-        Pod { meta: head, version: number, pod: is_identified.then_some(pod), malformed: self.malformed }
+        Pod { meta: head, pod: is_identified.then_some(pod), malformed: self.malformed }
     }
 
     fn container(&mut self, raw: RawContainer) -> Option<Container> {

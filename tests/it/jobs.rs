@@ -49,7 +49,7 @@ fn finished(kind: &str, reason: Option<&str>) -> Value {
     job(json!([condition]))
 }
 
-fn complete() -> Value {
+pub(crate) fn complete() -> Value {
     finished("Complete", None)
 }
 

@@ -47,6 +47,10 @@ pub struct Evidence {
     pub first_seen: Timestamp,
     /// When the pod was last seen; refreshed at most once a minute.
     pub last_seen: Timestamp,
+    /// `metadata.resourceVersion` of the newest look; it alone is not worth a write. What is older tells neither that the object
+    /// is not there nor what may change back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 
     /// The container that decides; chosen once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +162,7 @@ impl Evidence {
             created: born.created,
             first_seen: now,
             last_seen: now,
+            version: None,
             main: None,
             restart_policy: RestartPolicy::default(),
             active_deadline_seconds: None,
@@ -185,6 +190,11 @@ impl Evidence {
             amendments: 0,
             emitted: Emitted::default(),
         }
+    }
+
+    /// True if what has this version is certainly older than the newest look.
+    pub fn is_newer_than(&self, version: Option<u64>) -> bool {
+        self.version.zip(version).is_some_and(|(newest, version)| version < newest)
     }
 
     /// True once nothing more will come of this pod or Job: its attempt ended (or never counted) and it is gone.

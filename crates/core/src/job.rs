@@ -32,6 +32,8 @@ pub struct Job {
     pub name: String,
     /// `metadata.uid`; never empty.
     pub uid: String,
+    /// `metadata.resourceVersion`, where it is a number.
+    pub version: Option<u64>,
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
     /// `metadata.deletionTimestamp`: an intent, not an end.
@@ -204,7 +206,8 @@ pub fn without_output(job: &Evidence) -> LogEnd {
 }
 
 fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
-    let mut changed = sighting(evidence, now);
+    let is_late = evidence.is_newer_than(job.version);
+    let mut changed = sighting(evidence, job.version, now);
     changed |=
         fill(&mut evidence.intent, || job.annotations.get(INTENT_ANNOTATION).map(|text| Box::new(parse_intent(text))));
     changed |= fill(&mut evidence.start_time, || job.start_time);
@@ -214,9 +217,13 @@ fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
     if job.active_deadline_seconds.is_some() {
         changed |= replace(&mut evidence.active_deadline_seconds, job.active_deadline_seconds);
     }
-    changed |= suspend(evidence, job.suspended, now);
+    if !is_late {
+        changed |= suspend(evidence, job.suspended, now);
+    }
     let Subject::Job(facts) = &mut evidence.subject else { return changed };
-    changed |= replace(&mut facts.suspended, job.suspended);
+    if !is_late {
+        changed |= replace(&mut facts.suspended, job.suspended);
+    }
     if job.completions.is_some() {
         changed |= replace(&mut facts.completions, job.completions);
     }

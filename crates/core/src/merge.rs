@@ -1,4 +1,5 @@
-//! One more look at a pod, merged into what is known of it. Evidence only grows (T65a), whatever the order of the looks.
+//! One more look at a pod, merged into what is known of it. Evidence only grows (T65a), whatever the order of the looks; the few
+//! facts that may change back (what a pod waits for, whether its node is lost) are not taken from a look older than the newest.
 
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ pub(crate) const NODE_LOST: &str = "NodeLost";
 
 /// Merges `pod`, as seen at `now`, into `evidence`. True if anything worth keeping changed.
 pub(crate) fn merge(evidence: &mut Evidence, pod: &Pod, preferred_container: &str, now: Timestamp) -> bool {
-    let mut merge = Merge { evidence, changed: false, now };
-    merge.sighting();
+    let is_late = evidence.is_newer_than(pod.version);
+    let mut merge = Merge { evidence, changed: false, is_late, now };
+    merge.sighting(pod);
     merge.spec(pod, preferred_container);
     merge.phase(pod);
     merge.main(pod);
@@ -32,8 +34,11 @@ pub(crate) fn merge(evidence: &mut Evidence, pod: &Pod, preferred_container: &st
     merge.changed
 }
 
-/// Notes that the pod or Job is still there.
-pub(crate) fn sighting(evidence: &mut Evidence, now: Timestamp) -> bool {
+/// Notes that the pod or Job is still there, in this version.
+pub(crate) fn sighting(evidence: &mut Evidence, version: Option<u64>, now: Timestamp) -> bool {
+    if !evidence.is_newer_than(version) {
+        evidence.version = version.or(evidence.version);
+    }
     let is_due =
         now.duration_since(evidence.last_seen) >= jiff::SignedDuration::try_from(LAST_SEEN_STEP).expect("a minute");
     if is_due {
@@ -57,12 +62,14 @@ pub(crate) fn choose_main(pod: &Pod, preferred: &str) -> Option<Container> {
 struct Merge<'a> {
     evidence: &'a mut Evidence,
     changed: bool,
+    /// The look is older than the newest.
+    is_late: bool,
     now: Timestamp,
 }
 
 impl Merge<'_> {
-    fn sighting(&mut self) {
-        self.changed |= sighting(self.evidence, self.now);
+    fn sighting(&mut self, pod: &Pod) {
+        self.changed |= sighting(self.evidence, pod.version, self.now);
     }
 
     fn spec(&mut self, pod: &Pod, preferred: &str) {
@@ -95,7 +102,8 @@ impl Merge<'_> {
             self.evidence.phase = pod.phase;
             self.changed = true;
         }
-        if known.is_terminal() && self.evidence.reason.is_some() {
+        let is_final = known.is_terminal() && self.evidence.reason.is_some();
+        if is_final || (self.is_late && !pod.phase.is_terminal()) {
             return;
         }
         let recovered = pod.reason.is_none() && self.evidence.reason.as_deref() == Some(NODE_LOST);
@@ -199,6 +207,9 @@ impl Merge<'_> {
     fn pending(&mut self, pod: &Pod) {
         let state = self.evidence.state;
         let waits = state <= MainState::Waiting || (state == MainState::Terminated && main_waits(self.evidence, pod));
+        if waits && self.is_late {
+            return;
+        }
         let found = if waits { waiting(self.evidence, pod) } else { None };
         let pending = found.map(|(class, reason, message)| {
             let since = self

@@ -29,6 +29,8 @@ pub struct Pod {
     pub name: String,
     /// `metadata.uid`; never empty.
     pub uid: String,
+    /// `metadata.resourceVersion`, where it is a number.
+    pub version: Option<u64>,
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
     /// `metadata.deletionTimestamp`: an intent, not an end.

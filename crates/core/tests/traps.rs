@@ -594,6 +594,23 @@ fn a_lost_node_ends_the_attempt_after_its_grace_and_a_returning_one_does_not() {
 }
 
 #[test]
+fn what_may_change_back_is_not_taken_from_an_older_look_and_what_only_grows_is() {
+    // T20a
+    let at = |version, pod: Pod| Pod { version: Some(version), ..pod };
+    let lost = Pod { reason: Some("NodeLost".into()), ..with(Phase::Running, running()) };
+    let mut life = Life::of([at(7, with(Phase::Running, running())), at(6, lost)]);
+    life.wait(60);
+    assert!(life.is_open(), "its node has come back since");
+    life.see(&at(5, with(Phase::Failed, ended(3, "Error"))));
+    assert_eq!(life.failure().3, Some(3), "versions may have shrunk (T8)");
+
+    let mut life = Life::of([at(7, with(Phase::Pending, waiting("ContainerCreating")))]);
+    life.see(&at(6, with(Phase::Pending, waiting("ImagePullBackOff"))));
+    life.wait(3600);
+    assert!(life.is_open(), "the image has been put right since");
+}
+
+#[test]
 fn phase_unknown_alone_is_not_an_end() {
     // T34
     let mut life = Life::of([with(Phase::Running, running()), with(Phase::Unknown, running())]);

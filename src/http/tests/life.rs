@@ -47,6 +47,7 @@ impl Life {
             created: Some(at(0)),
             first_seen: at(1),
             last_seen: at(1),
+            version: None,
             main: None,
             restart_policy: RestartPolicy::Never,
             active_deadline_seconds: None,

@@ -190,7 +190,7 @@ impl Collector {
                 "log not read; trying again"
             );
             sleep(delay).await;
-            if trouble.kind == Kind::NotReady && reading::is_another_pod(&self.client, job).await {
+            if reading::is_over(&trouble, &self.client, job).await {
                 break Trouble::new(Kind::Gone, "the pod is gone");
             }
         };

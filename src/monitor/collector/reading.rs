@@ -86,7 +86,9 @@ impl Kind {
 
     pub(super) fn patience(self) -> Patience {
         match self {
-            Self::Gone | Self::NotFound | Self::Deadline => Patience::None,
+            Self::Gone | Self::Deadline => Patience::None,
+            // It was seen a moment ago: it is gone, or this one of several API servers is behind (T20a).
+            Self::NotFound => Patience::Tries(3),
             Self::NotRetrievable => Patience::Tries(2),
             // A role may be granted late and a kubelet be behind; neither is worth the whole deadline.
             Self::Forbidden | Self::Rejected => Patience::Tries(3),
@@ -156,18 +158,36 @@ impl Reading {
     }
 }
 
-/// T16: asked for a log of a container that has ended, a kubelet that knows of none may be speaking of a later pod of the
-/// same name. True only if that is certain.
-pub(super) async fn is_another_pod(client: &kube::Client, job: &Job) -> bool {
+/// Whose a pod's name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Another,
+    Nobody,
+    /// This pod's or, for all that is known, it may be.
+    Itself,
+}
+
+/// True if after this trouble another try is certain to be of no log of ours: a later pod of the same name has one too (T16).
+pub(super) async fn is_over(trouble: &Trouble, client: &kube::Client, job: &Job) -> bool {
+    match trouble.kind {
+        // Asked for a log of a container that has ended, a kubelet that knows of none speaks of another.
+        Kind::NotReady => holder(client, job).await != Holder::Itself,
+        // That nobody has the name, a server that is behind says too.
+        Kind::NotFound => holder(client, job).await == Holder::Another,
+        _ => false,
+    }
+}
+
+async fn holder(client: &kube::Client, job: &Job) -> Holder {
     let Ok(request) =
         Request::new(Pod::url_path(&(), Some(&job.namespace))).get_metadata(&job.pod, &GetParams::default())
     else {
-        return false;
+        return Holder::Itself;
     };
     match timeout_at(job.deadline, client.request::<PartialObjectMeta<Pod>>(request)).await {
-        Ok(Ok(pod)) => pod.metadata.uid.is_some_and(|uid| uid != job.uid),
-        Ok(Err(kube::Error::Api(status))) => status.code == StatusCode::NOT_FOUND.as_u16(),
-        Ok(Err(_)) | Err(_) => false,
+        Ok(Ok(pod)) if pod.metadata.uid.as_ref().is_some_and(|uid| *uid != job.uid) => Holder::Another,
+        Ok(Err(kube::Error::Api(status))) if status.code == StatusCode::NOT_FOUND.as_u16() => Holder::Nobody,
+        _ => Holder::Itself,
     }
 }
 

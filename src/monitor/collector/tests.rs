@@ -197,20 +197,25 @@ async fn what_may_pass_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_found_is_final() {
-    let fixture = fixture([refuse(404, "pods \"executor-e1\" not found")]);
+async fn not_found_is_final_after_a_few_tries() {
+    // T20a.
+    let fixture = fixture((0..5).map(|_| refuse(404, "pods \"executor-e1\" not found")));
+    let begun = Instant::now();
     let collected = fixture.collect().await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), ("", Verdict::Lost));
     assert_eq!(collected.notes, ["log_lost: 404 Not Found: pods \"executor-e1\" not found", "report_unread"]);
-    assert_eq!(fixture.asked(), 1);
+    assert_eq!(fixture.asked(), 5, "the log, and between two tries whose the name is");
     fixture.counted("logs_lost_total{reason=\"not_found\"} 1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_later_pod_of_the_same_name_is_not_taken() {
     // T16.
-    for answer in [Step::Pod("u2"), refuse(404, "pods \"executor-e1\" not found")] {
-        let fixture = fixture([refuse(400, "is waiting to start: PodInitializing"), answer, log("another's")]);
+    let (waits, nobody) =
+        (|| refuse(400, "is waiting to start: PodInitializing"), || refuse(404, "pods \"executor-e1\" not found"));
+    for [first, answer] in [[waits(), Step::Pod("u2")], [waits(), nobody()], [nobody(), Step::Pod("u2")]] {
+        let fixture = fixture([first, answer, log("another's")]);
         let collected = fixture.collect().await;
         assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), ("", Verdict::Lost));
         fixture.counted("logs_lost_total{reason=\"gone\"} 1");

@@ -85,6 +85,7 @@ impl Reader {
             namespace: namespace.unwrap_or_default(),
             name: name.unwrap_or_default(),
             uid: uid.unwrap_or_default(),
+            version: super::version(head.get().resource_version.as_deref()),
             created: self.time("metadata.creationTimestamp", meta.creation_timestamp),
             deletion: self.time("metadata.deletionTimestamp", meta.deletion_timestamp),
             labels: self.map("metadata.labels", meta.labels),

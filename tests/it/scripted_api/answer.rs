@@ -31,20 +31,26 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Parts) -> io::Result<Re
         }
     };
     let kind = asked.kind;
-    let failure = shared.change(|state| {
+    let (failure, is_stale) = shared.change(|state| {
         state.asked.push(asked.clone());
+        let is_stale = state.stale.as_mut().is_some_and(|stale| (stale.answers)(kind));
         let forbidden =
             state.forbidden.then(|| Refusal::forbidden(kind.sort(), kind.verb(), asked.namespace.as_deref()).into());
-        forbidden.or_else(|| state.planned_failure(kind))
+        (forbidden.or_else(|| state.planned_failure(kind)), is_stale)
     });
     if let Some(failure) = failure {
         return fail(failure).await;
     }
+    let from_state = |state: &mut State| match kind {
+        Kind::List | Kind::ListJobs => list(state, &asked),
+        Kind::Get | Kind::GetJob => get(state, &asked),
+        Kind::Log => log(state, &asked),
+        Kind::Watch | Kind::WatchJobs => unreachable!("watches are answered apart"),
+    };
     let answered = match kind {
-        Kind::List | Kind::ListJobs => list(&mut shared.lock(), &asked),
-        Kind::Watch | Kind::WatchJobs => watch(&shared, &asked),
-        Kind::Get | Kind::GetJob => get(&shared.lock(), &asked),
-        Kind::Log => log(&mut shared.lock(), &asked),
+        Kind::Watch | Kind::WatchJobs => watch(&shared, &asked, is_stale),
+        _ if is_stale => shared.lock().as_it_was(from_state),
+        _ => from_state(&mut shared.lock()),
     };
     match answered {
         Ok(response) => Ok(response),
@@ -60,7 +66,7 @@ async fn fail(failure: Failure) -> io::Result<Response<Body>> {
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response<Body> {
+pub(super) fn refuse(refusal: &Refusal) -> Response<Body> {
     let mut response = match &refusal.body {
         Value::String(text) => full("text/plain; charset=utf-8", text.clone().into()),
         status => full("application/json", status.to_string().into()),
@@ -152,7 +158,7 @@ fn as_item(pod: &Value) -> Value {
     item
 }
 
-fn watch(shared: &Arc<Shared>, asked: &Asked) -> Result<Response<Body>, Failure> {
+fn watch(shared: &Arc<Shared>, asked: &Asked, is_stale: bool) -> Result<Response<Body>, Failure> {
     let filter = asked.filter().map_err(bad)?;
     let from = asked.number("resourceVersion").map_err(bad)?;
     let seconds = asked.number("timeoutSeconds").map_err(bad)?.filter(|seconds| *seconds > 0);
@@ -164,14 +170,16 @@ fn watch(shared: &Arc<Shared>, asked: &Asked) -> Result<Response<Body>, Failure>
                        requires setting resourceVersionMatch to NotOlderThan";
         return Err(Refusal::of_code(422, message).into());
     }
-    let state = shared.lock();
-    let (current, oldest, gone_as) = (state.version, state.oldest, state.gone_as);
+    let mut state = shared.lock();
+    let (oldest, gone_as) = (state.oldest, state.gone_as);
+    let look = |state: &mut State| (state.version, state.select(&filter));
+    let (current, there) = if is_stale { state.as_it_was(look) } else { look(&mut state) };
     let mut first = Vec::new();
     let after = match from {
         None | Some(0) => {
             // From "now" the server first tells what is there, unless it was asked not to.
             if initial != Some(false) {
-                first.extend(state.select(&filter).iter().map(|pod| frame("ADDED", pod)));
+                first.extend(there.iter().map(|pod| frame("ADDED", pod)));
             }
             current
         }
@@ -182,13 +190,14 @@ fn watch(shared: &Arc<Shared>, asked: &Asked) -> Result<Response<Body>, Failure>
                 return Ok(flowing("application/json", error));
             }
         },
+        Some(version) if is_stale && version > current => return Err(Refusal::too_large(version, current).into()),
         Some(version) => version,
     };
     drop(state);
     if initial == Some(true) {
         first.extend(bookmarks.then(|| end_of_initial_events(current)));
     }
-    let terms = Terms { filter, after, deadline, bookmarks, first };
+    let terms = Terms { filter, after, deadline, bookmarks, first, is_stale };
     Ok(flowing("application/json", watching::open(shared, terms)))
 }
 

@@ -33,13 +33,13 @@ use tokio::time::timeout;
 
 pub(crate) use self::{
     failure::{Failure, Refusal},
-    loopback::Loopback,
+    loopback::{Loopback, write_kubeconfig},
     request::{Asked, Kind},
     selector::Sort,
     store::{End, GoneAs, LogAttempt, LogEnd},
 };
 
-use self::store::{Change, Entry, LogScript, Shared, State, frame, key_of};
+use self::store::{Change, Entry, LogScript, Shared, Stale, State, frame, key_of};
 
 /// Longest wait for anything, by tokio's clock.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -159,6 +159,31 @@ impl ScriptedApi {
     /// The watches that are open now stay open and say nothing any more, not even their end.
     pub(crate) fn play_dead(&self) {
         self.shared.change(|state| state.open.values_mut().for_each(|open| open.dead = true));
+    }
+
+    /// Ends all open watches at once, whatever they have not taken yet: what becomes of a reader that is too slow.
+    pub(crate) fn drop_slow_watches(&self) {
+        self.shared.change(|state| {
+            let State { open, log, .. } = state;
+            open.values_mut().for_each(|open| open.cursor = log.len());
+            log.push(Entry::End(End::Eof));
+        });
+    }
+
+    // A second server
+
+    /// From now on there is a second API server at this address, which knows what is there now and nothing later. It answers the
+    /// requests that `answers` admits.
+    pub(crate) fn fall_behind(&self, answers: impl FnMut(Kind) -> bool + Send + 'static) {
+        self.shared.change(|state| {
+            let (pods, version, log) = (state.pods.clone(), state.version, state.log.len());
+            state.stale = Some(Stale { pods, version, log, answers: Box::new(answers) });
+        });
+    }
+
+    /// The second server is as good as the first.
+    pub(crate) fn catch_up(&self) {
+        self.shared.change(|state| state.stale = None);
     }
 
     // Versions and pages

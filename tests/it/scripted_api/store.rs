@@ -104,6 +104,18 @@ pub(super) struct Open {
     pub(super) cursor: usize,
     /// It stays open and says nothing any more.
     pub(super) dead: bool,
+    /// It is of the server that is behind.
+    pub(super) is_stale: bool,
+}
+
+/// A second API server at the same address, which is behind.
+pub(super) struct Stale {
+    pub(super) pods: BTreeMap<Key, Arc<Value>>,
+    pub(super) version: u64,
+    /// What of the log it has.
+    pub(super) log: usize,
+    /// Whether it answers this request.
+    pub(super) answers: Box<dyn FnMut(Kind) -> bool + Send>,
 }
 
 /// How a watch from a version that is no longer known is told so.
@@ -131,6 +143,7 @@ pub(super) struct State {
     pub(super) failures: HashMap<Kind, VecDeque<Option<Failure>>>,
     pub(super) refusals: HashMap<Kind, Failure>,
     pub(super) forbidden: bool,
+    pub(super) stale: Option<Stale>,
     /// By pod, container and whether it is the previous run.
     pub(super) logs: HashMap<(Key, String, bool), LogScript>,
     pub(super) asked: Vec<Asked>,
@@ -173,6 +186,21 @@ impl State {
         self.pods.values().filter(|pod| filter.admits(pod)).cloned().collect()
     }
 
+    /// What `of` finds in the state that the server which is behind has.
+    pub(super) fn as_it_was<T>(&mut self, of: impl FnOnce(&mut Self) -> T) -> T {
+        let swap = |state: &mut Self| {
+            let State { stale, pods, version, .. } = state;
+            if let Some(stale) = stale {
+                std::mem::swap(&mut stale.pods, pods);
+                std::mem::swap(&mut stale.version, version);
+            }
+        };
+        swap(self);
+        let found = of(self);
+        swap(self);
+        found
+    }
+
     /// The failure planned for the next request of this kind.
     pub(super) fn planned_failure(&mut self, kind: Kind) -> Option<Failure> {
         match self.failures.get_mut(&kind).and_then(VecDeque::pop_front) {
@@ -187,7 +215,10 @@ impl State {
 
     /// True if every open watch has taken everything.
     pub(super) fn is_delivered(&self) -> bool {
-        self.open.values().all(|open| open.dead || open.cursor == self.log.len())
+        self.open.values().all(|open| {
+            let there_is = self.stale.as_ref().filter(|_| open.is_stale).map_or(self.log.len(), |stale| stale.log);
+            open.dead || open.cursor >= there_is
+        })
     }
 }
 
@@ -229,6 +260,7 @@ impl Shared {
             failures: HashMap::new(),
             refusals: HashMap::new(),
             forbidden: false,
+            stale: None,
             logs: HashMap::new(),
             asked: Vec::new(),
             unexpected: Vec::new(),

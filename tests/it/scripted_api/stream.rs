@@ -30,6 +30,8 @@ pub(super) struct Terms {
     pub(super) bookmarks: bool,
     /// Frames before all others.
     pub(super) first: Vec<Bytes>,
+    /// Of the server that is behind.
+    pub(super) is_stale: bool,
 }
 
 struct Watch {
@@ -58,7 +60,7 @@ pub(super) fn open(shared: &Arc<Shared>, terms: Terms) -> impl Stream<Item = io:
         let id = state.watches_ever;
         let is_older = |entry: &Entry| matches!(entry, Entry::Change(change) if change.version <= terms.after);
         let cursor = state.log.iter().rposition(is_older).map_or(0, |last| last + 1);
-        state.open.insert(id, Open { sort: terms.filter.sort, cursor, dead: false });
+        state.open.insert(id, Open { sort: terms.filter.sort, cursor, dead: false, is_stale: terms.is_stale });
         let opened_at = state.log.len();
         Watch { shared: shared.clone(), bell, id, terms, opened_at, next_bookmark: None }
     });
@@ -102,14 +104,17 @@ impl Watch {
     fn turn(&mut self) -> Turn {
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        let State { open, log, version, .. } = &mut *state;
+        let State { open, log, version, stale, .. } = &mut *state;
         let Some(open) = open.get_mut(&self.id) else { return Turn::End(End::Eof) };
         if open.dead {
             (self.terms.deadline, self.next_bookmark) = (None, None);
             return Turn::Wait;
         }
         let begun_at = open.cursor;
-        while let Some(entry) = log.get(open.cursor) {
+        let stale = stale.as_ref().filter(|_| open.is_stale);
+        let there_is = stale.map_or(log.len(), |stale| stale.log.max(begun_at));
+        let version = stale.map_or(*version, |stale| stale.version);
+        while let Some(entry) = log[..there_is].get(open.cursor) {
             let is_ours = open.cursor >= self.opened_at && open.sort == Sort::Pod;
             open.cursor += 1;
             match entry {
@@ -133,7 +138,7 @@ impl Watch {
         }
         if self.next_bookmark.is_some_and(|at| at <= now) {
             self.plan_bookmark();
-            return Turn::Say(bookmark(*version));
+            return Turn::Say(bookmark(version));
         }
         Turn::Wait
     }
