@@ -1,11 +1,11 @@
 //! Jobs beside pods: which pod is part of which Job, and what the one's news mean for the other.
 //!
 //! Pods and Jobs come by watches of their own, in no order. A pod whose Job is not known is held back until it is certain
-//! whether that Job is tracked: the Job's watches say so, else a list by its name does. Only then does the pod count, as a
+//! whether that Job is tracked: the Job's watches say so, else a GET and a list by its name do. Only then does the pod count, as a
 //! part of the Job's attempt or as an attempt by itself; a guess could not be taken back.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -24,13 +24,13 @@ use super::{
     Error, Inputs, Monitor,
     api::Backoff,
     collector::Adoption,
-    resolve::Resolver,
+    resolve::{Owner, Resolver},
     step::{Newcomers, Outcome},
     watcher::{Scope, Sighting},
     wire,
 };
 
-/// Jobs that are known not to be tracked, at most; then they are asked for anew.
+/// Jobs of which it is known why they are not tracked, at most; then they are asked for anew.
 const UNTRACKED: usize = 8192;
 
 /// Looks at the pods of one Job that are held, at most: some 16 MiB. The next complete list shows what is dropped.
@@ -43,8 +43,8 @@ pub(super) struct Jobs {
     watches: std::ops::Range<usize>,
     /// Pods that wait for their Job, by its uid.
     held: BTreeMap<String, Held>,
-    /// Uids of Jobs that no selector admits.
-    untracked: HashSet<String>,
+    /// By uid.
+    untracked: HashMap<String, Untracked>,
     pub(super) lookups: JoinSet<Found>,
     pub(super) confirmations: JoinSet<Confirmed>,
     /// Uids of the Jobs whose pods are being listed.
@@ -64,8 +64,16 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Found {
     uid: String,
-    /// It, with the number of the watch that admits it; none: it is not tracked.
-    job: Option<(usize, wire::Job)>,
+    owner: Owner,
+}
+
+/// Why a Job is not tracked.
+#[derive(Debug, Clone, Copy)]
+enum Untracked {
+    /// No selector admits it.
+    Stranger,
+    /// It was gone when it was asked for.
+    Gone,
 }
 
 /// The pods of a Job that was over when they were listed, each with the number of the watch that admits it.
@@ -83,6 +91,8 @@ pub(super) enum Kin {
     Tracked(String),
     /// A Job that has ended and is gone.
     Closed(Box<Evidence>),
+    /// A Job that was gone before anybody saw it.
+    Unseen(JobRef),
     /// Nobody knows yet.
     Unknown,
 }
@@ -100,7 +110,7 @@ impl Jobs {
             scopes,
             watches,
             held: BTreeMap::new(),
-            untracked: HashSet::new(),
+            untracked: HashMap::new(),
             lookups: JoinSet::new(),
             confirmations: JoinSet::new(),
             confirming: HashSet::new(),
@@ -117,7 +127,7 @@ impl Jobs {
             let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
             loop {
                 match resolver.find_job(&selectors, &namespace, &job).await {
-                    Ok(found) => return Found { uid: job.uid, job: found },
+                    Ok(owner) => return Found { uid: job.uid, owner },
                     Err(failure) => {
                         tracing::warn!(
                             namespace,
@@ -137,11 +147,11 @@ impl Jobs {
         self.held.remove(uid).map(|held| held.sightings.into()).unwrap_or_default()
     }
 
-    fn forget(&mut self, uid: String) {
+    fn forget(&mut self, uid: String, why: Untracked) {
         if self.untracked.len() >= UNTRACKED {
             self.untracked.clear();
         }
-        self.untracked.insert(uid);
+        self.untracked.insert(uid, why);
     }
 }
 
@@ -159,7 +169,10 @@ impl Monitor {
             return Ok(());
         }
         let seen = sightings.iter().filter_map(Sighting::object);
-        let looked_up = found.iter().filter_map(|found| found.job.as_ref()).map(|(_, job)| job);
+        let looked_up = found.iter().filter_map(|found| match &found.owner {
+            Owner::Admitted(_, job) => Some(&**job),
+            Owner::Stranger | Owner::Gone => None,
+        });
         let unknown = seen.chain(looked_up).filter_map(|object| object.job.as_ref()).filter_map(|job| {
             let id = identity::execution_id(job, &self.options.places)?;
             (!self.index.contains(&job.uid)).then(|| (job.uid.clone(), id.to_owned()))
@@ -169,15 +182,16 @@ impl Monitor {
         for sighting in sightings {
             self.sight_job(sighting, newcomers, outcome);
         }
-        for Found { uid, job } in found {
-            if let Some((watch, job)) = job
-                && let Some(job) = self.identified_job(job)
+        for Found { uid, owner } in found {
+            // One without an execution id is as good as one that no selector admits.
+            let why = if matches!(owner, Owner::Gone) { Untracked::Gone } else { Untracked::Stranger };
+            if let Owner::Admitted(watch, job) = owner
+                && let Some(job) = self.identified_job(*job)
             {
                 self.see_job(watch, &job, newcomers, outcome);
             }
-            // Not tracked, or without an execution id, which is as good.
             if self.index.job(&uid).is_none() && newcomers.closed_job(&uid).is_none() {
-                self.jobs.forget(uid.clone());
+                self.jobs.forget(uid.clone(), why);
             }
             inputs.sightings.splice(0..0, self.jobs.release(&uid));
         }
@@ -281,25 +295,45 @@ impl Monitor {
         if let Some(closed) = newcomers.closed_job(&job.uid) {
             return Kin::Closed(Box::new(closed.clone()));
         }
-        match self.jobs.untracked.contains(&job.uid) {
-            true => Kin::Itself,
-            false => Kin::Unknown,
+        match self.jobs.untracked.get(&job.uid) {
+            Some(Untracked::Stranger) => Kin::Itself,
+            Some(Untracked::Gone) => Kin::Unseen(job.clone()),
+            None => Kin::Unknown,
         }
     }
 
     /// The record of a pod of a Job, which counts it.
-    pub(super) fn begin_pod_of(&mut self, kin: Kin, pod: &Pod) -> Option<Evidence> {
-        let now = self.clock.now();
+    pub(super) fn begin_pod_of(&mut self, kin: Kin, pod: &Pod, newcomers: &mut Newcomers) -> Option<Evidence> {
         match kin {
-            Kin::Tracked(uid) => {
-                let tracked = self.index.get_mut(&uid)?;
-                tracked.unsaved = true;
-                let job = Arc::make_mut(&mut tracked.evidence);
-                Some(job::begin_pod(pod, job, &self.options.policy, now))
+            Kin::Tracked(uid) => self.begin_pod_of_tracked(&uid, pod),
+            Kin::Closed(mut job) => Some(job::begin_pod(pod, &mut job, &self.options.policy, self.clock.now())),
+            Kin::Unseen(job) => {
+                self.begin_unseen_job(&job, pod, newcomers)?;
+                self.begin_pod_of_tracked(&job.uid, pod)
             }
-            Kin::Closed(mut job) => Some(job::begin_pod(pod, &mut job, &self.options.policy, now)),
             Kin::Itself | Kin::Unknown => None,
         }
+    }
+
+    fn begin_pod_of_tracked(&mut self, job: &str, pod: &Pod) -> Option<Evidence> {
+        let tracked = self.index.get_mut(job)?;
+        tracked.unsaved = true;
+        let job = Arc::make_mut(&mut tracked.evidence);
+        Some(job::begin_pod(pod, job, &self.options.policy, self.clock.now()))
+    }
+
+    /// All pods of a Job are one attempt, also where only they tell that there was one: each by itself would tell an end of
+    /// its own, and what a failed pod meant for the Job, which may have tried again, nobody knows (P2).
+    fn begin_unseen_job(&mut self, job: &JobRef, pod: &Pod, newcomers: &mut Newcomers) -> Option<()> {
+        let execution_id = identity::execution_id(pod, &self.options.places)?;
+        let place = (pod.namespace.as_str(), job.name.as_str());
+        let attempt = self.number(newcomers, &pod.uid, execution_id, &job.uid, place);
+        let now = self.clock.now();
+        let mut evidence = job::begin_unseen(job, pod, execution_id, attempt.unwrap_or_default(), now);
+        evidence.conflict = attempt.is_none();
+        tracing::warn!(namespace = pod.namespace, job = job.name, execution_id, "a Job was gone before it was seen");
+        self.index.insert(evidence, Instant::now()).unsaved = true;
+        Some(())
     }
 
     /// Holds a sighting of a pod back until its Job is known.

@@ -255,9 +255,8 @@ impl Monitor {
         if matches!(kin, Kin::Unknown) {
             return Admission::Held;
         }
-        let Some(evidence) = self.begin_pod_of(kin, pod).or_else(|| self.begin(pod, newcomers)) else {
-            return Admission::None;
-        };
+        let of_job = self.begin_pod_of(kin, pod, newcomers);
+        let Some(evidence) = of_job.or_else(|| self.begin(pod, newcomers)) else { return Admission::None };
         self.index.insert(evidence, Instant::now()).unsaved = true;
         Admission::Tracked
     }
@@ -375,7 +374,8 @@ impl Monitor {
         if collect {
             outcome.collect.push(uid.to_owned());
         }
-        let job = tracked.evidence.subject.of_job().filter(|_| changed || is_tick).map(|part| part.job.clone());
+        let is_news = changed || is_unsaved || is_tick;
+        let job = tracked.evidence.subject.of_job().filter(|_| is_news).map(|part| part.job.clone());
         if tracked.evidence.has_output() {
             if let Some(followed) = self.followed.get(uid) {
                 followed.over.cancel();

@@ -262,6 +262,46 @@ async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_k
     assert_eq!(world.api.requests_of(Kind::GetJob).len(), 1);
 }
 
+/// Its pods are all that tells of it: one attempt, of which nobody knows the end, though each of them has one (P2).
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_job_that_was_gone_before_it_was_seen_are_one_attempt_with_an_unknown_end() {
+    for codes in [[3, 0], [0, 0]] {
+        let mut world = started(&[]).await;
+        world.api.set_logs(NAMESPACE, "work-b", "executor", log_text("of the last\n"));
+        world.api.apply(ended("work-a", codes[0]));
+        world.settle().await;
+        world.kill().await;
+        world.start().await;
+        world.api.apply(ended("work-b", codes[1]));
+        let end = only_end(&world).await;
+        assert_eq!((&end["event_type"], &end["cause"]["class"]), (&json!("execution_failed"), &json!("unknown")));
+        assert!(end["cause"]["message"].as_str().unwrap().contains("before anybody saw it"), "{end}");
+        let execution = world.execution("e").await;
+        assert_eq!((&execution["attempts"], execution["pods"].as_array().unwrap().len()), (&json!(1), 2));
+        for pod in ["work-a", "work-b"] {
+            world.api.delete(NAMESPACE, pod);
+        }
+        // The watch of Jobs may be long behind.
+        world.api.apply(complete());
+        world.api.delete_job(NAMESPACE, "work");
+        only_end(&world).await;
+        assert_eq!(world.execution("e").await["attempts"], 1);
+        assert_eq!(world.metric("podherald_monitor_tracked_pods").await, 0, "nothing is left behind");
+    }
+}
+
+/// A frame that comes late, but before the end is told, tells it.
+#[tokio::test(start_paused = true)]
+async fn a_late_frame_of_a_job_that_was_thought_unseen_tells_how_it_ended() {
+    let world = started(&[]).await;
+    world.api.apply(ended("work-a", 0));
+    world.settle().await;
+    sleep(Duration::from_secs(1)).await;
+    world.api.apply(complete());
+    let end = only_end(&world).await;
+    assert_eq!((&end["event_type"], &end["attempt"]), (&json!("execution_completed"), &json!(1)), "{end}");
+}
+
 /// T60: made, failed and gone within a moment, without a pod; and one that ran so fast that its pod is seen after its end.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_lives_for_a_moment_is_not_missed_and_its_late_pod_begins_no_attempt() {

@@ -277,6 +277,9 @@ pub struct PodOfJob {
 /// What is known of a Job beyond what it shares with a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFacts {
+    /// Nobody saw it: a pod names it, and it is gone. What it asked for is unknown then, and so is how it ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
     /// `spec.suspend`: its pods are deleted, and that is no failure (T61).
     #[serde(default)]
     pub suspended: bool,
