@@ -246,6 +246,53 @@ async fn a_kill_between_the_decision_and_the_event_costs_a_job_no_output() {
     );
 }
 
+fn of_index(index: u32, mut pod: Value) -> Value {
+    pod["metadata"]["annotations"] = json!({"batch.kubernetes.io/job-completion-index": index.to_string()});
+    pod
+}
+
+/// Each index is a run of its own: none's output stands for another's, though one alone is the attempt's.
+#[tokio::test(start_paused = true)]
+async fn each_index_of_a_job_is_served_by_its_uri_up_to_a_limit_that_is_told() {
+    let mut world = started(&[("logs.max_indexes", "3")]).await;
+    world.api.apply(job(json!([])));
+    let printed = |index: u32| if index == 2 { String::new() } else { format!("printed by {index}\n") };
+    for index in [4, 0, 2, 1, 3] {
+        let name = format!("work-{index}-x");
+        world.api.set_logs(NAMESPACE, &name, "executor", log_text(&printed(index)));
+        world.api.apply(of_index(index, ended(&name, 0)));
+        world.settle().await;
+        sleep(Duration::from_secs(1)).await;
+        world.api.delete(NAMESPACE, &name);
+    }
+    world.settle().await;
+    world.kill().await;
+    world.start().await;
+    world.api.apply(complete());
+    let end = only_end(&world).await;
+    assert_eq!(end["stdout"], "printed by 3\n", "that of the last");
+    let indexes = &end["output"]["indexes"];
+    assert_eq!(indexes["left_out"], 2, "{indexes:#}");
+    assert_eq!(world.metric("logs_indexes_left_out_total").await, 2);
+    let outputs = indexes["outputs"].as_array().unwrap();
+    assert_eq!(outputs.len(), 3, "{indexes:#}");
+    for (index, output) in (0..).zip(outputs) {
+        assert_eq!((&output["index"], &output["exit_code"]), (&json!(index), &json!(0)));
+        assert_eq!(output["pod_name"], format!("work-{index}-x"));
+        assert_eq!(output["stdout"]["verdict"], "complete");
+        assert_eq!(output["stdout"]["bytes_kept"], printed(index).len());
+        let (status, text) = world.text(output["uri"].as_str().unwrap()).await;
+        assert_eq!((status.as_u16(), text), (200, printed(index)));
+    }
+    assert_eq!(world.execution("e").await["output"]["indexes"], *indexes);
+    for (query, status) in
+        [("index=3", 404), ("index=first", 400), ("index=1&stream=stderr", 200), ("index=1&offset=99", 400)]
+    {
+        assert_eq!(world.text(&format!("/executions/e/output?{query}")).await.0.as_u16(), status, "{query}");
+    }
+    assert_eq!(world.output_directories(), 3, "those of the indexes: the attempt's own is in the event");
+}
+
 /// T1, T57: nobody saw how it ended, and a GET confirms that it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_know() {

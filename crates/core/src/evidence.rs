@@ -266,10 +266,13 @@ pub struct PodOfJob {
     pub job: String,
     /// How many pods of the Job were seen before this one.
     pub number: u32,
+    /// `batch.kubernetes.io/job-completion-index`: which of an Indexed Job's runs it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// What it printed, read at its own end: the Job may delete the pod with its logs (T53).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Box<Collected>>,
-    /// Another pod's output matters more, so this one's was let go.
+    /// Another pod's output matters more, so this one's was let go, or all of its text if it is that of an index.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub superseded: bool,
 }

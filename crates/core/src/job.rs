@@ -5,6 +5,7 @@
 //! and then its pods are waited for: whichever is seen first, the Job's end or that of its last pod, the event is the same.
 //! A Job that is gone ends too, and so does one whose program cannot start, by the deadlines that hold for any pod.
 
+pub mod indexes;
 mod verdict;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::{
     mapper::{self, Policy, Step},
     merge::{fill, parse_intent, sighting},
     output::{Collected, LogEnd},
-    pod::{Condition, INTENT_ANNOTATION, JobRef, Labels, Pod},
+    pod::{Condition, INDEX_ANNOTATION, INTENT_ANNOTATION, JobRef, Labels, Pod},
 };
 
 /// One observed state of a `batch/v1` Job.
@@ -110,11 +111,12 @@ pub fn begin_pod(pod: &Pod, job: &mut Evidence, policy: &Policy, now: Timestamp)
         }
         Subject::Pod | Subject::PodOfJob(_) => 0,
     };
+    let index = pod.annotations.get(INDEX_ANNOTATION).and_then(|index| index.parse().ok());
     Evidence {
         attempt_key: job.attempt_key.clone(),
         conflict: job.conflict,
         terminal: job.terminal,
-        subject: Subject::PodOfJob(Box::new(PodOfJob { job: job.uid.clone(), number, ..PodOfJob::default() })),
+        subject: Subject::PodOfJob(Box::new(PodOfJob { job: job.uid.clone(), number, index, ..PodOfJob::default() })),
         ..mapper::begin(pod, &job.execution_id, job.attempt, policy, now)
     }
 }
