@@ -408,6 +408,7 @@ impl Monitor {
         }
         if let Some(loser) = superseded {
             self.observe(&loser, mapper::Observation::Superseded, outcome);
+            outcome.superseded.push(loser);
         }
     }
 }

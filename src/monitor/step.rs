@@ -39,6 +39,8 @@ pub(super) struct Outcome {
     pub(super) resolve: Vec<String>,
     running: Vec<String>,
     pub(super) closed: Vec<String>,
+    /// Pods whose output does not matter any more.
+    pub(super) superseded: Vec<String>,
     /// Jobs that are over, whose pods are to be listed.
     pub(super) confirm: Vec<String>,
 }
@@ -87,6 +89,8 @@ impl Monitor {
         for uid in outcome.running {
             self.follow_log(&uid).await;
         }
+        let superseded = outcome.superseded.iter().filter_map(|uid| self.output_to_discard(uid)).collect();
+        self.collector.discard(superseded).await;
         for uid in outcome.closed {
             self.index.remove(&uid);
             self.let_go.remove(&uid);

@@ -79,6 +79,17 @@ impl Stream {
     }
 }
 
+/// Whose output it is, where each pod of an attempt has its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfPod {
+    /// The execution.
+    pub execution_id: String,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// `metadata.uid` of the pod.
+    pub uid: String,
+}
+
 /// The directory of all outputs; a clone is the same directory.
 #[derive(Debug, Clone)]
 pub struct OutputStore {
@@ -157,6 +168,16 @@ impl OutputStore {
         let kept: HashMap<PathBuf, String> =
             kept.iter().map(|pod| (self.pod(execution_id, attempt, pod), (*pod).to_owned())).collect();
         blocking(move || adopt(&directory, chosen.as_deref(), kept)).await
+    }
+
+    /// Removes what pods printed that does not matter any more; that there is nothing is fine.
+    ///
+    /// # Errors
+    /// If files stay.
+    pub async fn remove_pods(&self, pods: Vec<OfPod>) -> Result<()> {
+        let remove = |path: PathBuf| missing_is_fine(fs::remove_dir_all(&path)).map_err(failed("remove", &path));
+        let directories: Vec<_> = pods.iter().map(|pod| self.pod(&pod.execution_id, pod.attempt, &pod.uid)).collect();
+        blocking(move || directories.into_iter().map(remove).fold(Ok(()), Result::and)).await
     }
 
     /// Removes all files of an execution; that there are none is fine.

@@ -210,6 +210,7 @@ async fn the_output_of_a_pod_that_the_job_deleted_is_whole_and_that_of_the_other
         world.api.delete(NAMESPACE, name);
     }
     world.settle().await;
+    assert_eq!(world.output_directories(), 1, "the Job may try again as often as it likes");
     world.kill().await;
     world.start().await;
     world.api.apply(gave_up());

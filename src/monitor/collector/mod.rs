@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::beginning::Beginning;
 use crate::{
     crash,
-    output_store::{OutputStore, Writer},
+    output_store::{OfPod, OutputStore, Writer},
 };
 use backoff::Backoff;
 pub use metrics::Metrics;
@@ -237,6 +237,16 @@ impl Collector {
             tracing::warn!(execution_id, attempt, left_out, "outputs of indexes beyond logs.max_indexes are not kept");
         }
         Collected { indexes, ..collected }
+    }
+
+    /// Lets go of what these pods printed: others' outputs matter more.
+    pub async fn discard(&self, pods: Vec<OfPod>) {
+        if pods.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.remove_pods(pods).await {
+            tracing::warn!(%error, "an output that does not matter any more stays until its Job's end");
+        }
     }
 
     fn writer(&self, job: &Job) -> Writer {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use podherald_core::{evidence::Evidence, job, mapper, output::Collected};
 use tokio::time::Instant;
 
-use super::super::{Inputs, Monitor, api::Backoff, collector::Adoption, step::Outcome, watcher::Sighting, wire};
 use super::selectors_for;
+use crate::{
+    monitor::{Inputs, Monitor, api::Backoff, collector::Adoption, step::Outcome, watcher::Sighting, wire},
+    output_store::OfPod,
+};
 
 /// The pods of a Job that was over when they were listed, each with the number of the watch that admits it.
 #[derive(Debug)]
@@ -83,6 +86,16 @@ impl Monitor {
         let pods = self.index.pods_of_job(&job.execution_id, uid);
         outcome.resolve.extend(pods.iter().filter(|pod| pod.ending.is_none()).map(|pod| pod.uid.clone()));
         self.observe_job(uid, job::Observation::Confirmed, outcome);
+    }
+
+    /// What there is of a superseded pod, unless its index keeps it.
+    pub(in crate::monitor) fn output_to_discard(&self, uid: &str) -> Option<OfPod> {
+        let pod = self.index.evidence(uid)?;
+        (!job::indexes::keeps_output(pod, &self.options.policy)).then(|| OfPod {
+            execution_id: pod.execution_id.clone(),
+            attempt: pod.attempt,
+            uid: uid.to_owned(),
+        })
     }
 
     /// Makes the output of the pod that was chosen the Job's.
