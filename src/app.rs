@@ -421,6 +421,7 @@ pub fn policy(config: &Config) -> Policy {
         image_pull_grace: signed(config.monitor.image_pull_grace),
         config_error_grace: signed(config.monitor.config_error_grace),
         unschedulable_deadline: config.monitor.unschedulable_deadline.map(signed),
+        max_indexes: config.logs.max_indexes,
         environment: config.telemetry.environment.as_str().to_owned(),
         ..Policy::default()
     }

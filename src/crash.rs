@@ -8,6 +8,8 @@ pub enum Point {
     Evidence,
     /// Before and after an output is collected.
     Collect,
+    /// Before and after the output of one of its pods becomes that of a Job.
+    Adopt,
     /// Before and after other changes, terminal events among them, become durable.
     Append,
     /// Between a commit and everybody's hearing of it: the writer's acknowledgement and the live streams.
@@ -51,6 +53,7 @@ mod plan {
         let point = match point {
             "evidence" => Point::Evidence,
             "collect" => Point::Collect,
+            "adopt" => Point::Adopt,
             "append" => Point::Append,
             "commit" => Point::Commit,
             "serve" => Point::Serve,

@@ -28,6 +28,9 @@ settings! {
         /// Logs followed at a time; further ones are read when they have ended.
         /// `PODHERALD_LOGS__MAX_FOLLOWS`, default `64`.
         max_follows: u32 = 64,
+        /// Of an Indexed Job, the outputs of so many indexes are kept, from index 0 on; of further ones it is said how many completed.
+        /// `PODHERALD_LOGS__MAX_INDEXES`, default `100`.
+        max_indexes: u32 = 100,
         /// The longest line that is still read as a report; a longer one is text.
         /// `PODHERALD_LOGS__MAX_REPORT_BYTES`, default `"4MiB"`.
         max_report_bytes: Size = "4MiB",

@@ -85,7 +85,9 @@ impl Explanation<'_> {
         }
         if step.own.collect {
             let of_pod = chosen.and_then(|uid| pods.iter().find(|pod| pod.uid == uid)).and_then(output);
-            let collected = of_pod.unwrap_or_else(|| none(otherwise, self.options.limits));
+            let mut collected = of_pod.unwrap_or_else(|| none(otherwise, self.options.limits));
+            collected.indexes =
+                job::indexes::outputs(&pods.into_iter().map(Arc::new).collect::<Vec<_>>(), &self.options.policy);
             self.observe_job(uid, job::Observation::Collected(Box::new(collected)), printer)?;
         }
         Ok(())

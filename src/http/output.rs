@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream as parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use podherald_core::{
-    event::{StreamSummary, Verdict},
+    event::{Output, StreamSummary, Verdict},
     execution::Execution,
 };
 
@@ -44,6 +44,7 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
     params(
         ("id" = String, Path, description = "The execution's id"),
         ("stream" = Option<String>, Query, description = "`stdout` (the default), `stderr` or `raw`"),
+        ("index" = Option<u32>, Query, description = "Of an Indexed Job: the output of this index, in place of that which the attempt goes by"),
         ("offset" = Option<u64>, Query, description = "The first byte, counted from 0"),
         ("limit" = Option<u64>, Query, description = "Bytes at most; without it all"),
         ("last_event_id" = Option<String>, Query, description = "Stream: resume after this id"),
@@ -89,6 +90,7 @@ pub(super) async fn get(
             .ok_or_else(|| format!("must be stdout, stderr or raw, not {text:?}"))
     })?;
     let stream = stream.unwrap_or(Stream::Stdout);
+    let index = parameters.number("index")?;
     let offset = parameters.number("offset")?.unwrap_or(0);
     let limit = parameters.number("limit")?.unwrap_or(u64::MAX);
     parameters.finish()?;
@@ -100,10 +102,16 @@ pub(super) async fn get(
                 .to_owned(),
         ));
     };
-    let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
-    let kept = match state.outputs.reader(&id, execution.attempt, stream).await? {
-        Some(reader) => Kept::File(reader),
-        None => inline(&execution, stream, summary)?,
+    let (kept, summary) = match index {
+        Some(index) => of_index(&state, &execution, output, index, stream).await?,
+        None => {
+            let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
+            let kept = match state.outputs.reader(&id, execution.attempt, stream).await? {
+                Some(reader) => Kept::File(reader),
+                None => inline(&execution, stream, summary)?,
+            };
+            (kept, summary.clone())
+        }
     };
     let length = kept.length();
     if offset > length {
@@ -136,6 +144,42 @@ pub(super) async fn get(
     Ok(response)
 }
 
+/// Of an index there are files, or nothing.
+async fn of_index(
+    state: &State,
+    execution: &Execution,
+    output: &Output,
+    index: u64,
+    stream: Stream,
+) -> Result<(Kept, StreamSummary), Error> {
+    let known = output.indexes.as_ref().and_then(|it| it.outputs.iter().find(|it| u64::from(it.index) == index));
+    let Some(known) = known else {
+        return Err(Error::NoOutput(format!(
+            "no output of index {index} is kept; output.indexes of the execution lists those that completed below \
+             logs.max_indexes"
+        )));
+    };
+    let summary = match stream {
+        Stream::Stderr => known.stderr.clone().unwrap_or_else(|| no_stderr(&known.stdout)),
+        Stream::Stdout | Stream::Raw => known.stdout.clone(),
+    };
+    let reader = state.outputs.reader_of_pod(&execution.execution_id, execution.attempt, &known.pod_uid, stream);
+    match reader.await? {
+        Some(reader) => Ok((Kept::File(reader), summary)),
+        None if summary.verdict == Verdict::Lost || summary.bytes_kept > 0 => Err(nothing_read()),
+        None => Ok((Kept::Inline(Bytes::new()), summary)),
+    }
+}
+
+/// The verdict describes the log, also where it told no stderr apart.
+fn no_stderr(stdout: &StreamSummary) -> StreamSummary {
+    StreamSummary { verdict: stdout.verdict, ..StreamSummary::default() }
+}
+
+fn nothing_read() -> Error {
+    Error::NoOutput("nothing of this stream could be read; the execution's cause may say why".to_owned())
+}
+
 /// Where there is no file, the text of the terminal event is all there is.
 fn inline(execution: &Execution, stream: Stream, summary: &StreamSummary) -> Result<Kept, Error> {
     let text = match stream {
@@ -144,9 +188,7 @@ fn inline(execution: &Execution, stream: Stream, summary: &StreamSummary) -> Res
     };
     let text = text.unwrap_or_default();
     if text.is_empty() && summary.verdict == Verdict::Lost {
-        return Err(Error::NoOutput(
-            "nothing of this stream could be read; the execution's cause may say why".to_owned(),
-        ));
+        return Err(nothing_read());
     }
     Ok(Kept::Inline(Bytes::copy_from_slice(text.as_bytes())))
 }

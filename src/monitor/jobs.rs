@@ -1,11 +1,13 @@
 //! Jobs beside pods: which pod is part of which Job, and what the one's news mean for the other.
 //!
 //! Pods and Jobs come by watches of their own, in no order. A pod whose Job is not known is held back until it is certain
-//! whether that Job is tracked: the Job's watches say so, else a list by its name does. Only then does the pod count, as a
+//! whether that Job is tracked: the Job's watches say so, else a GET and a list by its name do. Only then does the pod count, as a
 //! part of the Job's attempt or as an attempt by itself; a guess could not be taken back.
 
+mod end;
+
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +17,6 @@ use podherald_core::{
     identity,
     job::{self, Job, JobStep},
     mapper::{self, Step},
-    output::Collected,
     pod::{JobRef, Pod},
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -23,14 +24,15 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{
     Error, Inputs, Monitor,
     api::Backoff,
-    collector::Adoption,
-    resolve::{Lookup, Resolver},
+    resolve::{Owner, Resolver},
     step::{Newcomers, Outcome},
     watcher::{Scope, Sighting},
     wire,
 };
 
-/// Jobs that are known not to be tracked, at most; then they are asked for anew.
+pub(super) use end::Confirmed;
+
+/// Jobs of which it is known why they are not tracked, at most; then they are asked for anew.
 const UNTRACKED: usize = 8192;
 
 /// Looks at the pods of one Job that are held, at most: some 16 MiB. The next complete list shows what is dropped.
@@ -47,8 +49,8 @@ pub(super) struct Jobs {
     watches: std::ops::Range<usize>,
     /// Pods that wait for their Job, by its uid.
     held: BTreeMap<String, Held>,
-    /// Uids of Jobs that no selector admits.
-    untracked: HashSet<String>,
+    /// By uid.
+    untracked: HashMap<String, Untracked>,
     pub(super) lookups: JoinSet<Found>,
     pub(super) confirmations: JoinSet<Confirmed>,
     /// Uids of the Jobs whose pods are being listed.
@@ -68,15 +70,16 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Found {
     uid: String,
-    /// It, with the number of the watch that admits it; none: it is not tracked.
-    job: Option<(usize, wire::Job)>,
+    owner: Owner,
 }
 
-/// The pods of a Job that was over when they were listed, each with the number of the watch that admits it.
-#[derive(Debug)]
-pub(super) struct Confirmed {
-    job: String,
-    pods: Vec<(usize, wire::Pod)>,
+/// Why a Job is not tracked.
+#[derive(Debug, Clone, Copy)]
+enum Untracked {
+    /// No selector admits it.
+    Stranger,
+    /// It was gone when it was asked for.
+    Gone,
 }
 
 /// What a pod is part of.
@@ -87,6 +90,8 @@ pub(super) enum Kin {
     Tracked(String),
     /// A Job that has ended and is gone.
     Closed(Box<Evidence>),
+    /// A Job that was gone before anybody saw it.
+    Unseen(JobRef),
     /// Nobody knows yet.
     Unknown,
 }
@@ -104,7 +109,7 @@ impl Jobs {
             scopes,
             watches,
             held: BTreeMap::new(),
-            untracked: HashSet::new(),
+            untracked: HashMap::new(),
             lookups: JoinSet::new(),
             confirmations: JoinSet::new(),
             confirming: HashSet::new(),
@@ -122,15 +127,11 @@ impl Jobs {
             let mut absences = 0;
             loop {
                 match resolver.find_job(&selectors, &namespace, &job).await {
-                    Ok(Lookup::Tracked(watch, found)) => return Found { uid: job.uid, job: Some((watch, *found)) },
-                    Ok(Lookup::Untracked) => return Found { uid: job.uid, job: None },
-                    Ok(Lookup::Absent) => {
+                    Ok(Owner::Gone) if absences + 1 < ABSENCES => {
                         absences += 1;
-                        if absences == ABSENCES {
-                            return Found { uid: job.uid, job: None };
-                        }
                         tokio::time::sleep(backoff.pause()).await;
                     }
+                    Ok(owner) => return Found { uid: job.uid, owner },
                     Err(failure) => {
                         absences = 0;
                         tracing::warn!(
@@ -151,11 +152,11 @@ impl Jobs {
         self.held.remove(uid).map(|held| held.sightings.into()).unwrap_or_default()
     }
 
-    fn forget(&mut self, uid: String) {
+    fn forget(&mut self, uid: String, why: Untracked) {
         if self.untracked.len() >= UNTRACKED {
             self.untracked.clear();
         }
-        self.untracked.insert(uid);
+        self.untracked.insert(uid, why);
     }
 }
 
@@ -173,7 +174,10 @@ impl Monitor {
             return Ok(());
         }
         let seen = sightings.iter().filter_map(Sighting::object);
-        let looked_up = found.iter().filter_map(|found| found.job.as_ref()).map(|(_, job)| job);
+        let looked_up = found.iter().filter_map(|found| match &found.owner {
+            Owner::Admitted(_, job) => Some(&**job),
+            Owner::Stranger | Owner::Gone => None,
+        });
         let unknown = seen.chain(looked_up).filter_map(|object| object.job.as_ref()).filter_map(|job| {
             let id = identity::execution_id(job, &self.options.places)?;
             (!self.index.contains(&job.uid)).then(|| (job.uid.clone(), id.to_owned()))
@@ -183,15 +187,16 @@ impl Monitor {
         for sighting in sightings {
             self.sight_job(sighting, newcomers, outcome);
         }
-        for Found { uid, job } in found {
-            if let Some((watch, job)) = job
-                && let Some(job) = self.identified_job(job)
+        for Found { uid, owner } in found {
+            // One without an execution id is as good as one that no selector admits.
+            let why = if matches!(owner, Owner::Gone) { Untracked::Gone } else { Untracked::Stranger };
+            if let Owner::Admitted(watch, job) = owner
+                && let Some(job) = self.identified_job(*job)
             {
                 self.see_job(watch, &job, newcomers, outcome);
             }
-            // Not tracked, or without an execution id, which is as good.
             if self.index.job(&uid).is_none() && newcomers.closed_job(&uid).is_none() {
-                self.jobs.forget(uid.clone());
+                self.jobs.forget(uid.clone(), why);
             }
             inputs.sightings.splice(0..0, self.jobs.release(&uid));
         }
@@ -293,25 +298,45 @@ impl Monitor {
         if let Some(closed) = newcomers.closed_job(&job.uid) {
             return Kin::Closed(Box::new(closed.clone()));
         }
-        match self.jobs.untracked.contains(&job.uid) {
-            true => Kin::Itself,
-            false => Kin::Unknown,
+        match self.jobs.untracked.get(&job.uid) {
+            Some(Untracked::Stranger) => Kin::Itself,
+            Some(Untracked::Gone) => Kin::Unseen(job.clone()),
+            None => Kin::Unknown,
         }
     }
 
     /// The record of a pod of a Job, which counts it.
-    pub(super) fn begin_pod_of(&mut self, kin: Kin, pod: &Pod) -> Option<Evidence> {
-        let now = self.clock.now();
+    pub(super) fn begin_pod_of(&mut self, kin: Kin, pod: &Pod, newcomers: &mut Newcomers) -> Option<Evidence> {
         match kin {
-            Kin::Tracked(uid) => {
-                let tracked = self.index.get_mut(&uid)?;
-                tracked.unsaved = true;
-                let job = Arc::make_mut(&mut tracked.evidence);
-                Some(job::begin_pod(pod, job, &self.options.policy, now))
+            Kin::Tracked(uid) => self.begin_pod_of_tracked(&uid, pod),
+            Kin::Closed(mut job) => Some(job::begin_pod(pod, &mut job, &self.options.policy, self.clock.now())),
+            Kin::Unseen(job) => {
+                self.begin_unseen_job(&job, pod, newcomers)?;
+                self.begin_pod_of_tracked(&job.uid, pod)
             }
-            Kin::Closed(mut job) => Some(job::begin_pod(pod, &mut job, &self.options.policy, now)),
             Kin::Itself | Kin::Unknown => None,
         }
+    }
+
+    fn begin_pod_of_tracked(&mut self, job: &str, pod: &Pod) -> Option<Evidence> {
+        let tracked = self.index.get_mut(job)?;
+        tracked.unsaved = true;
+        let job = Arc::make_mut(&mut tracked.evidence);
+        Some(job::begin_pod(pod, job, &self.options.policy, self.clock.now()))
+    }
+
+    /// All pods of a Job are one attempt, also where only they tell that there was one: each by itself would tell an end of
+    /// its own, and what a failed pod meant for the Job, which may have tried again, nobody knows (P2).
+    fn begin_unseen_job(&mut self, job: &JobRef, pod: &Pod, newcomers: &mut Newcomers) -> Option<()> {
+        let execution_id = identity::execution_id(pod, &self.options.places)?;
+        let place = (pod.namespace.as_str(), job.name.as_str());
+        let attempt = self.number(newcomers, &pod.uid, execution_id, &job.uid, place);
+        let now = self.clock.now();
+        let mut evidence = job::begin_unseen(job, pod, execution_id, attempt.unwrap_or_default(), now);
+        evidence.conflict = attempt.is_none();
+        tracing::warn!(namespace = pod.namespace, job = job.name, execution_id, "a Job was gone before it was seen");
+        self.index.insert(evidence, Instant::now()).unsaved = true;
+        Some(())
     }
 
     /// Holds a sighting of a pod back until its Job is known.
@@ -361,27 +386,6 @@ impl Monitor {
         }
     }
 
-    /// Once the Job's end is durable its pods may forget what they kept for it; the Job closes only after that.
-    fn tick_job(&mut self, uid: &str, outcome: &mut Outcome) {
-        let Some(job) = self.index.job(uid) else { return };
-        let is_released = job.subject.job().is_none_or(|facts| facts.released);
-        let Some(terminal) = job.terminal.filter(|_| !is_released) else {
-            return self.observe_job(uid, job::Observation::Tick, outcome);
-        };
-        if outcome.changes.has(uid) {
-            // Its end becomes durable with this turn.
-            if let Some(tracked) = self.index.get_mut(uid) {
-                tracked.tick = Some(Instant::now());
-                self.index.reschedule(uid);
-            }
-            return;
-        }
-        for pod in self.index.pods_of_job(&job.execution_id, uid) {
-            self.observe(&pod.uid, mapper::Observation::AttemptEnded(terminal), outcome);
-        }
-        self.observe_job(uid, job::Observation::Released, outcome);
-    }
-
     pub(super) fn observe_job(&mut self, uid: &str, observation: job::Observation<'_>, outcome: &mut Outcome) {
         let now = self.clock.now();
         let Some(mut evidence) = self.index.job(uid).cloned() else { return };
@@ -412,72 +416,7 @@ impl Monitor {
         }
         if let Some(loser) = superseded {
             self.observe(&loser, mapper::Observation::Superseded, outcome);
+            outcome.superseded.push(loser);
         }
-    }
-
-    /// Lists the pods of a Job that is over: their watch may be behind, or not have begun.
-    pub(super) fn list_pods_of(&mut self, uid: &str) {
-        let Some(job) = self.index.job(uid) else { return };
-        if !self.jobs.confirming.insert(uid.to_owned()) {
-            return;
-        }
-        let selectors = selectors_for(self.options.pod_scopes.iter().enumerate(), &job.namespace);
-        let (resolver, namespace, uid) = (self.resolver.clone(), job.namespace.clone(), uid.to_owned());
-        self.jobs.confirmations.spawn(async move {
-            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-            loop {
-                match resolver.pods_of_job(&selectors, &namespace, &uid).await {
-                    Ok(pods) => return Confirmed { job: uid, pods },
-                    Err(failure) => {
-                        tracing::warn!(
-                            namespace,
-                            uid,
-                            failure,
-                            "cannot list the pods of a Job that has ended, will ask again"
-                        );
-                        tokio::time::sleep(backoff.pause()).await;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Makes sightings of the pods that were listed, and says of which Jobs they are all.
-    pub(super) fn listed_pods(inputs: &mut Inputs) -> Vec<String> {
-        let confirmed = std::mem::take(&mut inputs.confirmed);
-        let mut jobs = Vec::new();
-        for Confirmed { job, pods } in confirmed {
-            jobs.push(job);
-            let seen = |(watch, object)| Sighting::Seen { watch, object, is_check: false };
-            inputs.sightings.extend(pods.into_iter().map(seen));
-        }
-        jobs
-    }
-
-    /// All that there is of a Job's pods has been seen; those that are not there are asked for one by one.
-    pub(super) fn confirm_job(&mut self, uid: &str, outcome: &mut Outcome) {
-        self.jobs.confirming.remove(uid);
-        let Some(job) = self.index.job(uid).cloned() else { return };
-        let pods = self.index.pods_of_job(&job.execution_id, uid);
-        outcome.resolve.extend(pods.iter().filter(|pod| pod.ending.is_none()).map(|pod| pod.uid.clone()));
-        self.observe_job(uid, job::Observation::Confirmed, outcome);
-    }
-
-    /// Makes the output of the pod that was chosen the Job's.
-    pub(super) fn collect_of_job(&mut self, job: &Evidence) {
-        let chosen = job.subject.job().and_then(|facts| facts.chosen.as_deref());
-        let pod = chosen.and_then(|uid| self.index.evidence(uid)).and_then(|pod| {
-            let output = pod.subject.of_job()?.output.as_deref()?;
-            Some((pod.uid.clone(), Collected::clone(output)))
-        });
-        let adoption = Adoption {
-            execution_id: job.execution_id.clone(),
-            attempt: job.attempt,
-            pod,
-            otherwise: job::without_output(job),
-            message: job.ending.as_ref().and_then(|ending| ending.message.clone()),
-        };
-        let (collector, uid) = (self.collector.clone(), job.uid.clone());
-        self.collections.spawn(async move { (uid, Box::new(collector.adopt(adoption).await)) });
     }
 }

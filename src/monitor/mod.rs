@@ -30,6 +30,7 @@ use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
     evidence::{Ending, Evidence},
     identity::Place,
+    job::indexes,
     mapper::Policy,
     output::Collected,
 };
@@ -292,7 +293,8 @@ impl Monitor {
         let followed = self.followed.get(uid).or_else(|| self.let_go.get(uid));
         let followed = followed.filter(|_| tracked.evidence.restart_count == 0);
         let beginning = followed.map(|followed| followed.beginning.get());
-        let job = job(&tracked.evidence, ending, beginning, Instant::now() + self.options.log_deadline);
+        let deadline = Instant::now() + self.options.log_deadline;
+        let job = job(&tracked.evidence, ending, &self.options.policy, beginning, deadline);
         let (collector, uid) = (self.collector.clone(), uid.to_owned());
         self.collections.spawn(async move {
             crash::at(crash::Point::Collect);
@@ -402,7 +404,7 @@ struct Followed {
     restarts: u32,
 }
 
-fn job(evidence: &Evidence, ending: &Ending, beginning: Option<Beginning>, deadline: Instant) -> Job {
+fn job(evidence: &Evidence, ending: &Ending, policy: &Policy, beginning: Option<Beginning>, deadline: Instant) -> Job {
     Job {
         namespace: evidence.namespace.clone(),
         pod: evidence.name.clone(),
@@ -411,6 +413,7 @@ fn job(evidence: &Evidence, ending: &Ending, beginning: Option<Beginning>, deadl
         execution_id: evidence.execution_id.clone(),
         attempt: evidence.attempt,
         of_job: evidence.subject.of_job().is_some(),
+        in_full: indexes::keeps_output(evidence, policy),
         container: ending.container.clone(),
         gone: evidence.gone.is_some(),
         termination_message: ending.message.clone(),

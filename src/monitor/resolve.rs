@@ -37,17 +37,6 @@ pub(super) enum Answer {
     Failed,
 }
 
-/// Whether a Job is tracked.
-#[derive(Debug)]
-pub(super) enum Lookup {
-    /// It is, by the watch of this number.
-    Tracked(usize, Box<wire::Job>),
-    /// No selector admits it.
-    Untracked,
-    /// It is not there, in whatever version of the cluster.
-    Absent,
-}
-
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
@@ -63,6 +52,17 @@ pub(super) struct Object {
 pub(super) enum Kind {
     Pod,
     Job,
+}
+
+/// What the API server says of a Job that a pod names.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// It is there, and the selector with this number admits it.
+    Admitted(usize, Box<wire::Job>),
+    /// It is there, and no selector admits it.
+    Stranger,
+    /// It is there no more, so nobody can say whether it was ours.
+    Gone,
 }
 
 /// Asks for single objects.
@@ -140,7 +140,7 @@ impl Resolver {
         Ok(pods)
     }
 
-    /// Whether any of these selectors, each with its number, admits this Job.
+    /// What became of the Job that a pod names, and whether any of these selectors admits it.
     ///
     /// # Errors
     /// Why the API server did not say.
@@ -149,28 +149,28 @@ impl Resolver {
         selectors: &[(usize, String)],
         namespace: &str,
         job: &JobRef,
-    ) -> Result<Lookup, String> {
+    ) -> Result<Owner, String> {
         let Ok(_place) = self.places.acquire().await else { return Err("closing".to_owned()) };
         let api = Api::<wire::Job>::namespaced(self.client.clone(), namespace);
         // What a list lacks is not absent (T7, T20): only a list no older than the Job itself can tell that nobody admits it.
-        let Some(job) = in_time(api.get_opt(&job.name)).await?.filter(|found| has_uid(found, &job.uid)) else {
-            return Ok(Lookup::Absent);
-        };
-        let (name, uid) =
-            (job.meta().name.as_deref().unwrap_or_default(), job.meta().uid.as_deref().unwrap_or_default());
+        let present =
+            async || in_time(api.get_opt(&job.name)).await.map(|found| found.filter(|it| has_uid(it, &job.uid)));
+        let Some(found) = present().await? else { return Ok(Owner::Gone) };
+        let least = version(found.meta().resource_version.as_deref());
         for (number, selector) in selectors {
             self.metrics.resolutions.inc();
-            let params = ListParams::default().labels(selector).fields(&format!("metadata.name={name}"));
+            let params = ListParams::default().labels(selector).fields(&format!("metadata.name={}", job.name));
             let list = in_time(api.list(&params)).await?;
-            let listed = version(list.metadata.resource_version.as_deref());
-            if let Some(found) = list.items.into_iter().find(|found| has_uid(found, uid)) {
-                return Ok(Lookup::Tracked(*number, Box::new(found)));
+            let version = version(list.metadata.resource_version.as_deref());
+            if let Some(found) = list.items.into_iter().find(|found| has_uid(found, &job.uid)) {
+                return Ok(Owner::Admitted(*number, Box::new(found)));
             }
-            if listed < version(job.meta().resource_version.as_deref()) {
+            if version < least {
                 return Err("the API server's list is older than what it has already told".to_owned());
             }
         }
-        Ok(Lookup::Untracked)
+        // A list lacks one that went meanwhile, too.
+        Ok(present().await?.map_or(Owner::Gone, |_| Owner::Stranger))
     }
 }
 

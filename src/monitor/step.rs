@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     /// Pods of whose attempt all is told, once this turn is durable.
     told: Vec<String>,
     pub(super) closed: Vec<String>,
+    /// Pods whose output does not matter any more.
+    pub(super) superseded: Vec<String>,
     /// Jobs that are over, whose pods are to be listed.
     pub(super) confirm: Vec<String>,
 }
@@ -84,6 +86,8 @@ impl Monitor {
         for uid in outcome.running {
             self.follow_log(&uid).await;
         }
+        let superseded = outcome.superseded.iter().filter_map(|uid| self.output_to_discard(uid)).collect();
+        self.collector.discard(superseded).await;
         for uid in outcome.closed {
             self.index.remove(&uid);
             self.let_go.remove(&uid);
@@ -275,9 +279,8 @@ impl Monitor {
         if matches!(kin, Kin::Unknown) {
             return Admission::Held;
         }
-        let Some(evidence) = self.begin_pod_of(kin, pod).or_else(|| self.begin(pod, newcomers)) else {
-            return Admission::None;
-        };
+        let of_job = self.begin_pod_of(kin, pod, newcomers);
+        let Some(evidence) = of_job.or_else(|| self.begin(pod, newcomers)) else { return Admission::None };
         self.index.insert(evidence, Instant::now()).unsaved = true;
         Admission::Tracked
     }
@@ -360,7 +363,8 @@ impl Monitor {
         if collect {
             outcome.collect.push(uid.to_owned());
         }
-        let job = tracked.evidence.subject.of_job().filter(|_| changed || is_tick).map(|part| part.job.clone());
+        let is_news = changed || is_unsaved || is_tick;
+        let job = tracked.evidence.subject.of_job().filter(|_| is_news).map(|part| part.job.clone());
         if tracked.evidence.has_output() {
             if let Some(followed) = self.followed.get(uid) {
                 followed.over.cancel();

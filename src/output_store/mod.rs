@@ -14,7 +14,8 @@
 //! that, without a mark between them; `bytes_total` and `bytes_kept` of the event tell.
 //!
 //! Where an attempt has several pods, each one's output is beside it, in `<attempt>.<digest of the pod's uid>/`, until it is
-//! decided which is the attempt's.
+//! decided which is the attempt's. Those of the indexes of an Indexed Job stay there, and have a `stdout` whatever its size: their
+//! text is not in the event.
 //!
 //! Files are written before the terminal event and named by nothing but execution and attempt: a crash before the event
 //! leaves files that nobody refers to, and the next collection of that attempt replaces them.
@@ -27,6 +28,7 @@ mod spool;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -77,6 +79,17 @@ impl Stream {
     }
 }
 
+/// Whose output it is, where each pod of an attempt has its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfPod {
+    /// The execution.
+    pub execution_id: String,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// `metadata.uid` of the pod.
+    pub uid: String,
+}
+
 /// The directory of all outputs; a clone is the same directory.
 #[derive(Debug, Clone)]
 pub struct OutputStore {
@@ -120,27 +133,51 @@ impl OutputStore {
     /// If there is a file that cannot be opened.
     pub async fn reader(&self, execution_id: &str, attempt: u32, stream: Stream) -> Result<Option<Reader>> {
         let directory = self.attempt(execution_id, attempt);
-        blocking(move || {
-            if let Some(reader) = Reader::open(&directory.join(stream.as_str()))? {
-                return Ok(Some(reader));
-            }
-            match stream {
-                Stream::Raw => Reader::open(&directory.join(Stream::Stdout.as_str())),
-                Stream::Stdout | Stream::Stderr => Ok(None),
-            }
-        })
-        .await
+        blocking(move || Reader::open_of(&directory, stream)).await
     }
 
-    /// Makes the output of one of an attempt's pods that of the attempt, and removes the other pods'. Doing it again is
-    /// harmless.
+    /// The same of one of the attempt's pods, whose output was kept apart. `None`: it has no such file.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be opened.
+    pub async fn reader_of_pod(
+        &self,
+        execution_id: &str,
+        attempt: u32,
+        pod: &str,
+        stream: Stream,
+    ) -> Result<Option<Reader>> {
+        let directory = self.pod(execution_id, attempt, pod);
+        blocking(move || Reader::open_of(&directory, stream)).await
+    }
+
+    /// Makes the output of one of an attempt's pods that of the attempt, leaves those of `kept` pods where they are, and removes
+    /// the others'. Doing it again is harmless. Says which of `kept` are not there.
     ///
     /// # Errors
     /// If the files cannot be moved or removed.
-    pub async fn adopt(&self, execution_id: &str, attempt: u32, pod: Option<&str>) -> Result<()> {
+    pub async fn adopt(
+        &self,
+        execution_id: &str,
+        attempt: u32,
+        pod: Option<&str>,
+        kept: &[&str],
+    ) -> Result<Vec<String>> {
         let directory = self.attempt(execution_id, attempt);
         let chosen = pod.map(|pod| self.pod(execution_id, attempt, pod));
-        blocking(move || adopt(&directory, chosen.as_deref())).await
+        let kept: HashMap<PathBuf, String> =
+            kept.iter().map(|pod| (self.pod(execution_id, attempt, pod), (*pod).to_owned())).collect();
+        blocking(move || adopt(&directory, chosen.as_deref(), kept)).await
+    }
+
+    /// Removes what pods printed that does not matter any more; that there is nothing is fine.
+    ///
+    /// # Errors
+    /// If files stay.
+    pub async fn remove_pods(&self, pods: Vec<OfPod>) -> Result<()> {
+        let remove = |path: PathBuf| missing_is_fine(fs::remove_dir_all(&path)).map_err(failed("remove", &path));
+        let directories: Vec<_> = pods.iter().map(|pod| self.pod(&pod.execution_id, pod.attempt, &pod.uid)).collect();
+        blocking(move || directories.into_iter().map(remove).fold(Ok(()), Result::and)).await
     }
 
     /// Removes all files of an execution; that there are none is fine.
@@ -175,26 +212,40 @@ impl OutputStore {
     }
 }
 
-fn adopt(directory: &Path, chosen: Option<&Path>) -> Result<()> {
+fn adopt(directory: &Path, chosen: Option<&Path>, mut kept: HashMap<PathBuf, String>) -> Result<Vec<String>> {
     let execution = directory.parent().expect("an attempt's directory is in its execution's");
     if let Some(chosen) = chosen.filter(|chosen| chosen.is_dir()) {
         missing_is_fine(fs::remove_dir_all(directory)).map_err(failed("replace", directory))?;
-        fs::rename(chosen, directory).map_err(failed("move", chosen))?;
+        match kept.contains_key(chosen) {
+            true => link_files(chosen, directory)?,
+            false => fs::rename(chosen, directory).map_err(failed("move", chosen))?,
+        }
         sync_directory(execution)?;
     }
     let entries = match fs::read_dir(execution) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(kept.into_values().collect()),
         Err(error) => return Err(failed("read", execution)(error)),
     };
     let of_pods = format!("{}.", directory.file_name().unwrap_or_default().to_string_lossy());
     for entry in entries {
         let entry = entry.map_err(failed("read", execution))?;
-        if entry.file_name().to_string_lossy().starts_with(&of_pods) {
+        let is_kept = kept.remove(&entry.path()).is_some();
+        if !is_kept && entry.file_name().to_string_lossy().starts_with(&of_pods) {
             missing_is_fine(fs::remove_dir_all(entry.path())).map_err(failed("remove", &entry.path()))?;
         }
     }
-    Ok(())
+    Ok(kept.into_values().collect())
+}
+
+/// Files of an output are never changed, so two outputs may be the same files.
+fn link_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to).map_err(failed("make", to))?;
+    for entry in fs::read_dir(from).map_err(failed("read", from))? {
+        let entry = entry.map_err(failed("read", from))?;
+        fs::hard_link(entry.path(), to.join(entry.file_name())).map_err(failed("link", &entry.path()))?;
+    }
+    sync_directory(to)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

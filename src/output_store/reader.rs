@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Result, blocking, failed};
+use super::{Result, Stream, blocking, failed};
 
 /// One stored stream. It stays readable when its execution is removed meanwhile.
 #[derive(Debug, Clone)]
@@ -31,6 +31,17 @@ impl Reader {
         };
         let length = file.metadata().map_err(failed("open", path))?.len();
         Ok((length > 0).then(|| Self { file: Arc::new(file), path: path.to_owned(), length }))
+    }
+
+    /// The file of a stream in this directory; where there is no `raw`, the log is standard output. Blocks.
+    pub(super) fn open_of(directory: &Path, stream: Stream) -> Result<Option<Self>> {
+        if let Some(reader) = Self::open(&directory.join(stream.as_str()))? {
+            return Ok(Some(reader));
+        }
+        match stream {
+            Stream::Raw => Self::open(&directory.join(Stream::Stdout.as_str())),
+            Stream::Stdout | Stream::Stderr => Ok(None),
+        }
     }
 
     /// Bytes that there are.

@@ -34,6 +34,19 @@ impl Fixture {
         writer.finish("e1", attempt, scanner.finish(LogEnd::Complete, None)).await
     }
 
+    async fn collect_of_pod(&self, pod: &str, in_full: bool, log: &[u8]) {
+        let mut writer = self.store.writer(LIMITS.max_bytes).of_pod(Some(pod.to_owned())).in_full(in_full);
+        let mut scanner = Scanner::new(LIMITS);
+        scanner.push(log);
+        writer.write(log).await.unwrap();
+        writer.finish("e1", 1, scanner.finish(LogEnd::Complete, None)).await.1.unwrap();
+    }
+
+    async fn read_of_pod(&self, pod: &str) -> Option<Vec<u8>> {
+        let reader = self.store.reader_of_pod("e1", 1, pod, Stream::Raw).await.unwrap()?;
+        Some(reader.read(0, usize::MAX).await.unwrap().to_vec())
+    }
+
     async fn read(&self, attempt: u32, stream: Stream) -> Option<Vec<u8>> {
         let reader = self.store.reader("e1", attempt, stream).await.unwrap()?;
         Some(reader.read(0, usize::MAX).await.unwrap().to_vec())
@@ -182,6 +195,29 @@ async fn removing_an_execution_removes_all_its_attempts_and_nothing_else() {
     fixture.store.remove("e1").await.unwrap();
     assert_eq!(fixture.files(), [""; 0]);
     assert_eq!(reader.read(10, 4).await.unwrap(), "long", "who has begun to read goes on");
+}
+
+#[tokio::test]
+async fn pods_that_are_kept_stay_beside_the_one_that_is_adopted_until_the_execution_is_removed() {
+    let fixture = fixture();
+    for (pod, in_full, log) in
+        [("a", true, "short"), ("b", true, "last"), ("c", false, "of no index, and too long for the event")]
+    {
+        fixture.collect_of_pod(pod, in_full, log.as_bytes()).await;
+    }
+    // A crash may come after any of it, so it is done again, whatever is left of what was adopted.
+    for _ in 0..2 {
+        let missing = fixture.store.adopt("e1", 1, Some("b"), &["a", "b", "gone"]).await.unwrap();
+        assert_eq!(missing, ["gone"]);
+        assert_eq!(fixture.read(1, Stream::Stdout).await.unwrap(), b"last");
+        assert_eq!(fixture.read_of_pod("a").await.unwrap(), b"short");
+        assert_eq!(fixture.read_of_pod("b").await.unwrap(), b"last");
+        assert_eq!(fixture.read_of_pod("c").await, None);
+        fs::remove_file(fixture.store.attempt("e1", 1).join("stdout")).unwrap();
+    }
+    fixture.store.remove("e1").await.unwrap();
+    assert_eq!(fixture.files(), [""; 0]);
+    assert_eq!(fixture.read_of_pod("a").await, None);
 }
 
 #[tokio::test]

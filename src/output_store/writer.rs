@@ -23,6 +23,7 @@ const BATCH: usize = 256 << 10;
 pub struct Writer {
     store: OutputStore,
     pod: Option<String>,
+    in_full: bool,
     max_bytes: u64,
     buffer: Vec<u8>,
     spool: Option<Spool>,
@@ -30,13 +31,19 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(store: OutputStore, max_bytes: u64) -> Self {
-        Self { store, pod: None, max_bytes, buffer: Vec::new(), spool: None }
+        Self { store, pod: None, in_full: false, max_bytes, buffer: Vec::new(), spool: None }
     }
 
     /// The output is one pod's, and it is not decided yet whether it will be the attempt's.
     #[must_use]
     pub fn of_pod(self, uid: Option<String>) -> Self {
         Self { pod: uid, ..self }
+    }
+
+    /// No event will hold any of it, so there is a file of each stream, whatever its size.
+    #[must_use]
+    pub fn in_full(self, in_full: bool) -> Self {
+        Self { in_full, ..self }
     }
 
     /// Takes the next bytes of the log. Holds at most a batch and these in memory.
@@ -82,8 +89,8 @@ impl Writer {
         };
         let scan = Arc::new(scan);
         let shared = Arc::clone(&scan);
-        let max_bytes = self.max_bytes;
-        let done = blocking(move || persist(&directory, &log, max_bytes, &shared)).await;
+        let (max_bytes, in_full) = (self.max_bytes, self.in_full);
+        let done = blocking(move || persist(&directory, &log, max_bytes, in_full, &shared)).await;
         let scan = Arc::unwrap_or_clone(scan);
         match done {
             Ok(()) => (scan.collected, done),
@@ -92,10 +99,10 @@ impl Writer {
     }
 }
 
-fn persist(directory: &Path, log: &Log, max_bytes: u64, scan: &Scan) -> Result<()> {
+fn persist(directory: &Path, log: &Log, max_bytes: u64, in_full: bool, scan: &Scan) -> Result<()> {
     missing_is_fine(fs::remove_dir_all(directory)).map_err(failed("replace", directory))?;
-    let stdout = (!scan.collected.stdout.whole).then_some(&scan.stdout);
-    let stderr = scan.collected.stderr.as_ref().filter(|stderr| !stderr.whole).map(|_| &scan.stderr);
+    let stdout = (in_full || !scan.collected.stdout.whole).then_some(&scan.stdout);
+    let stderr = scan.collected.stderr.as_ref().filter(|stderr| in_full || !stderr.whole).map(|_| &scan.stderr);
     let raw = matches!(scan.stdout, Source::Parts(_) | Source::Text(_)) || matches!(scan.stderr, Source::Text(_));
     let raw = raw.then_some(&Source::Log);
     let files = [(Stream::Stdout, stdout), (Stream::Stderr, stderr), (Stream::Raw, raw)];

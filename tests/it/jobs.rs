@@ -210,6 +210,7 @@ async fn the_output_of_a_pod_that_the_job_deleted_is_whole_and_that_of_the_other
         world.api.delete(NAMESPACE, name);
     }
     world.settle().await;
+    assert_eq!(world.output_directories(), 1, "the Job may try again as often as it likes");
     world.kill().await;
     world.start().await;
     world.api.apply(gave_up());
@@ -246,6 +247,53 @@ async fn a_kill_between_the_decision_and_the_event_costs_a_job_no_output() {
     );
 }
 
+fn of_index(index: u32, mut pod: Value) -> Value {
+    pod["metadata"]["annotations"] = json!({"batch.kubernetes.io/job-completion-index": index.to_string()});
+    pod
+}
+
+/// Each index is a run of its own: none's output stands for another's, though one alone is the attempt's.
+#[tokio::test(start_paused = true)]
+async fn each_index_of_a_job_is_served_by_its_uri_up_to_a_limit_that_is_told() {
+    let mut world = started(&[("logs.max_indexes", "3")]).await;
+    world.api.apply(job(json!([])));
+    let printed = |index: u32| if index == 2 { String::new() } else { format!("printed by {index}\n") };
+    for index in [4, 0, 2, 1, 3] {
+        let name = format!("work-{index}-x");
+        world.api.set_logs(NAMESPACE, &name, "executor", log_text(&printed(index)));
+        world.api.apply(of_index(index, ended(&name, 0)));
+        world.settle().await;
+        sleep(Duration::from_secs(1)).await;
+        world.api.delete(NAMESPACE, &name);
+    }
+    world.settle().await;
+    world.kill().await;
+    world.start().await;
+    world.api.apply(complete());
+    let end = only_end(&world).await;
+    assert_eq!(end["stdout"], "printed by 3\n", "that of the last");
+    let indexes = &end["output"]["indexes"];
+    assert_eq!(indexes["left_out"], 2, "{indexes:#}");
+    assert_eq!(world.metric("logs_indexes_left_out_total").await, 2);
+    let outputs = indexes["outputs"].as_array().unwrap();
+    assert_eq!(outputs.len(), 3, "{indexes:#}");
+    for (index, output) in (0..).zip(outputs) {
+        assert_eq!((&output["index"], &output["exit_code"]), (&json!(index), &json!(0)));
+        assert_eq!(output["pod_name"], format!("work-{index}-x"));
+        assert_eq!(output["stdout"]["verdict"], "complete");
+        assert_eq!(output["stdout"]["bytes_kept"], printed(index).len());
+        let (status, text) = world.text(output["uri"].as_str().unwrap()).await;
+        assert_eq!((status.as_u16(), text), (200, printed(index)));
+    }
+    assert_eq!(world.execution("e").await["output"]["indexes"], *indexes);
+    for (query, status) in
+        [("index=3", 404), ("index=first", 400), ("index=1&stream=stderr", 200), ("index=1&offset=99", 400)]
+    {
+        assert_eq!(world.text(&format!("/executions/e/output?{query}")).await.0.as_u16(), status, "{query}");
+    }
+    assert_eq!(world.output_directories(), 3, "those of the indexes: the attempt's own is in the event");
+}
+
 /// T1, T57: nobody saw how it ended, and a GET confirms that it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_know() {
@@ -254,12 +302,54 @@ async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_k
     world.api.apply(running("work-a"));
     world.settle().await;
     world.kill().await;
+    // Whichever watch was faster, the Job's or the pod's.
+    let asked = world.api.requests_of(Kind::GetJob).len();
     world.api.delete(NAMESPACE, "work-a");
     world.api.delete_job(NAMESPACE, "work");
     world.start().await;
     let end = only_end(&world).await;
     assert_eq!((&end["event_type"], &end["cause"]["class"]), (&json!("execution_failed"), &json!("unknown")));
-    assert_eq!(world.api.requests_of(Kind::GetJob).len(), 1);
+    assert_eq!(world.api.requests_of(Kind::GetJob).len(), asked + 1);
+}
+
+/// Its pods are all that tells of it: one attempt, of which nobody knows the end, though each of them has one (P2).
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_job_that_was_gone_before_it_was_seen_are_one_attempt_with_an_unknown_end() {
+    for codes in [[3, 0], [0, 0]] {
+        let mut world = started(&[]).await;
+        world.api.set_logs(NAMESPACE, "work-b", "executor", log_text("of the last\n"));
+        world.api.apply(ended("work-a", codes[0]));
+        world.settle().await;
+        world.kill().await;
+        world.start().await;
+        world.api.apply(ended("work-b", codes[1]));
+        let end = only_end(&world).await;
+        assert_eq!((&end["event_type"], &end["cause"]["class"]), (&json!("execution_failed"), &json!("unknown")));
+        assert!(end["cause"]["message"].as_str().unwrap().contains("before anybody saw it"), "{end}");
+        let execution = world.execution("e").await;
+        assert_eq!((&execution["attempts"], execution["pods"].as_array().unwrap().len()), (&json!(1), 2));
+        for pod in ["work-a", "work-b"] {
+            world.api.delete(NAMESPACE, pod);
+        }
+        // The watch of Jobs may be long behind.
+        world.api.apply(complete());
+        world.api.delete_job(NAMESPACE, "work");
+        only_end(&world).await;
+        assert_eq!(world.execution("e").await["attempts"], 1);
+        assert_eq!(world.metric("podherald_monitor_tracked_pods").await, 0, "nothing is left behind");
+    }
+}
+
+/// A frame that comes late, but before the end is told, tells it.
+#[tokio::test(start_paused = true)]
+async fn a_late_frame_of_a_job_that_was_thought_unseen_tells_how_it_ended() {
+    let world = started(&[]).await;
+    world.api.apply(ended("work-a", 0));
+    world.settle().await;
+    sleep(Duration::from_secs(1)).await;
+    world.api.apply(complete());
+    let end = only_end(&world).await;
+    assert_eq!((&end["event_type"], &end["attempt"]), (&json!("execution_completed"), &json!(1)), "{end}");
 }
 
 /// T60: made, failed and gone within a moment, without a pod; and one that ran so fast that its pod is seen after its end.

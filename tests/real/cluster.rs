@@ -277,6 +277,7 @@ fn command(run: &Path, arguments: &[&str]) -> Command {
 }
 
 #[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
-fn variable(name: &str) -> String {
+/// Set by tests/real.sh.
+pub(crate) fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by tests/real.sh"))
 }

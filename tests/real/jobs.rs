@@ -1,5 +1,7 @@
 //! Jobs under the real controller-manager, their pods played by KWOK. The T-numbers are those of docs/TRAPS.md.
 
+use std::{os::unix::process::ExitStatusExt, path::PathBuf};
+
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Pod, ResourceQuota},
@@ -13,7 +15,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, Namespace, has_ended, is_gone, runs},
+    cluster::{Cluster, Namespace, has_ended, is_gone, runs, variable},
     herald::{Herald, LIMIT, POLL, ends, types},
 };
 
@@ -218,6 +220,42 @@ async fn an_indexed_job_ends_once_and_by_the_index_that_failed() {
     assert_eq!(execution["exit"]["code"], 5, "{execution:#}");
     assert!(execution["cause"]["message"].as_str().unwrap().contains("FailedIndexes"), "{execution:#}");
     assert_eq!(execution["pods"].as_array().unwrap().len(), 3);
+}
+
+/// What the pods of an Indexed Job printed becomes the Job's, and podherald is killed just before that and just after.
+#[tokio::test]
+async fn a_kill_while_a_job_takes_over_what_its_pods_printed_costs_none_of_it() {
+    let cluster = Cluster::shared().await;
+    let mut scene = Scene::open(&cluster).await;
+    let binary = PathBuf::from(variable("PODHERALD_CRASH_BINARY"));
+    for point in ["adopt:1", "adopt:2"] {
+        let settings = [("PODHERALD_KUBE__NAMESPACES", &*scene.namespace.name), ("PODHERALD_CRASH_AT", point)];
+        let doomed = Herald::launch(&binary, &cluster.kubeconfig(), &scene.data, &settings);
+        std::mem::replace(&mut scene.herald, doomed).kill().await;
+        scene.herald.until_listening().await;
+        scene.herald.until_ready().await;
+        let name = point.replace(':', "-");
+        let indexed = json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2});
+        let id = scene.create(&name, indexed, json!({})).await;
+        for pod in running(&scene.namespace, &name, 2).await {
+            end(&scene.namespace, &pod, 0).await;
+        }
+        let status = scene.herald.end().await;
+        assert_eq!(status.signal(), Some(9), "{point}: {status}\n{}", scene.herald.log());
+        assert!(scene.herald.log().contains("dying at a crash point"), "{point}:\n{}", scene.herald.log());
+        // Whatever is read after this has gone through the crash.
+        scene.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
+        scene.herald = herald(scene.cluster, &scene.namespace, &scene.data).await;
+        let execution = scene.end_of(&id, "completed").await;
+        assert_eq!(execution["stdout"], PRINTED, "{execution:#}");
+        let outputs = execution["output"]["indexes"]["outputs"].as_array().unwrap();
+        assert_eq!(outputs.len(), 2, "{execution:#}");
+        for output in outputs {
+            assert_eq!(output["stdout"]["verdict"], "complete", "{execution:#}");
+            assert_eq!(scene.herald.text(output["uri"].as_str().unwrap()).await, PRINTED);
+        }
+        assert_eq!(scene.herald.text(&format!("/executions/{id}/output")).await, PRINTED);
+    }
 }
 
 /// T60: a quota of none, or a service account that is not there: the Job makes no pod, and nothing is ever seen of one.

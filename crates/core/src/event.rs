@@ -3,9 +3,13 @@
 //! A [`Draft`] is an event that lacks only what its writer gives it: `source` and `seq`. [`Draft::number`] and
 //! [`Event::to_bytes`] make the bytes that the journal keeps and everybody reads; an event is never rendered a second time.
 
+mod indexes;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use indexes::{IndexOutput, Indexes};
 
 /// `event_version` of every event of this catalogue.
 pub const EVENT_VERSION: &str = "1.0";
@@ -484,6 +488,9 @@ pub struct Output {
     /// Where the whole is, when the inline text is not the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
+    /// What each index of an Indexed Job printed; absent for anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexes: Option<Indexes>,
 }
 
 /// One stream of `output`.
@@ -503,6 +510,14 @@ pub struct StreamSummary {
     /// `message` when the text is the termination or waiting message instead of a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+}
+
+impl StreamSummary {
+    /// Nothing of it can be read any more; what is known of it stays.
+    pub fn lose(&mut self) {
+        self.bytes_kept = 0;
+        self.verdict = Verdict::Lost;
+    }
 }
 
 /// How complete a stream is.

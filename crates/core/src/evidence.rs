@@ -281,10 +281,13 @@ pub struct PodOfJob {
     pub job: String,
     /// How many pods of the Job were seen before this one.
     pub number: u32,
+    /// `batch.kubernetes.io/job-completion-index`: which of an Indexed Job's runs it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// What it printed, read at its own end: the Job may delete the pod with its logs (T53).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Box<Collected>>,
-    /// Another pod's output matters more, so this one's was let go.
+    /// Another pod's output matters more, so this one's was let go, or all of its text if it is that of an index.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub superseded: bool,
 }
@@ -292,6 +295,9 @@ pub struct PodOfJob {
 /// What is known of a Job beyond what it shares with a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFacts {
+    /// Nobody saw it: a pod names it, and it is gone. What it asked for is unknown then, and so is how it ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
     /// `spec.suspend`: its pods are deleted, and that is no failure (T61).
     #[serde(default)]
     pub suspended: bool,

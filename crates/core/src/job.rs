@@ -5,6 +5,7 @@
 //! and then its pods are waited for: whichever is seen first, the Job's end or that of its last pod, the event is the same.
 //! A Job that is gone ends too, and so does one whose program cannot start, by the deadlines that hold for any pod.
 
+pub mod indexes;
 mod verdict;
 
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use crate::{
     evidence::{
         Born, Candidate, Deletion, Evidence, Finish, Gone, JobFacts, Outcome, Pending, PendingClass, PodOfJob, Subject,
     },
-    identity::{self, Marked},
+    identity::{self, Marked, Marks},
     mapper::{self, Policy, Step},
     merge::{fill, parse_intent, sighting},
     output::{Collected, LogEnd},
-    pod::{Condition, INTENT_ANNOTATION, Labels, Pod},
+    pod::{Condition, INDEX_ANNOTATION, INTENT_ANNOTATION, JobRef, Labels, Pod},
 };
 
 /// One observed state of a `batch/v1` Job.
@@ -91,6 +92,18 @@ pub fn begin(job: &Job, execution_id: &str, attempt: u32, now: Timestamp) -> Evi
     Evidence { subject: Subject::Job(Box::default()), ..Evidence::of(&born, execution_id, attempt, now) }
 }
 
+/// The record of a Job that was gone before anybody saw it, after the first of its pods that was seen. What the Job's own
+/// annotations said is not known, so the attempt goes by its uid.
+pub fn begin_unseen(job: &JobRef, pod: &Pod, execution_id: &str, attempt: u32, now: Timestamp) -> Evidence {
+    let marks = Marks { name: &job.name, uid: &job.uid, labels: &pod.labels, annotations: &pod.annotations };
+    let born = Born { marks, namespace: &pod.namespace, created: None, attempt_key: &job.uid };
+    Evidence {
+        subject: Subject::Job(Box::new(JobFacts { unseen: true, ..JobFacts::default() })),
+        gone: Some(Gone { at: now, deleted: false }),
+        ..Evidence::of(&born, execution_id, attempt, now)
+    }
+}
+
 /// The record of a pod of a tracked Job at first sight; the Job counts it.
 pub fn begin_pod(pod: &Pod, job: &mut Evidence, policy: &Policy, now: Timestamp) -> Evidence {
     let number = match &mut job.subject {
@@ -100,11 +113,12 @@ pub fn begin_pod(pod: &Pod, job: &mut Evidence, policy: &Policy, now: Timestamp)
         }
         Subject::Pod | Subject::PodOfJob(_) => 0,
     };
+    let index = pod.annotations.get(INDEX_ANNOTATION).and_then(|index| index.parse().ok());
     Evidence {
         attempt_key: job.attempt_key.clone(),
         conflict: job.conflict,
         terminal: job.terminal,
-        subject: Subject::PodOfJob(Box::new(PodOfJob { job: job.uid.clone(), number, ..PodOfJob::default() })),
+        subject: Subject::PodOfJob(Box::new(PodOfJob { job: job.uid.clone(), number, index, ..PodOfJob::default() })),
         ..mapper::begin(pod, &job.execution_id, job.attempt, policy, now)
     }
 }
@@ -221,6 +235,7 @@ fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
         changed |= suspend(evidence, job.suspended, now);
     }
     let Subject::Job(facts) = &mut evidence.subject else { return changed };
+    changed |= replace(&mut facts.unseen, false);
     if !is_late {
         changed |= replace(&mut facts.suspended, job.suspended);
     }
@@ -344,8 +359,9 @@ fn patience(facts: &JobFacts, pods: &[Arc<Evidence>], since: Timestamp, policy: 
         (None, None) => since,
     });
     let counted = usize::try_from(facts.succeeded.saturating_add(facts.failed)).unwrap_or(usize::MAX);
-    let unseen = (facts.confirmed_at.is_none() && pods.len() < counted).then_some(since);
-    match open.chain(unseen).max() {
+    let may_have_more = facts.unseen || pods.len() < counted;
+    let unseen_pods = (facts.confirmed_at.is_none() && may_have_more).then_some(since);
+    match open.chain(unseen_pods).max() {
         Some(latest) => Patience::Until(latest + policy.exit_grace),
         None if pods.iter().any(|pod| pod.is_collecting()) => Patience::ForOutput,
         None => Patience::Over,

@@ -10,6 +10,7 @@ use crate::{
     event::{Cause, CauseClass, ContainerSummary, Draft, Metadata, Payload, Slot, StreamSummary, Terminal, event_id},
     evidence::{Born, Ending, Evidence, Gone, MainState, Outcome, Subject},
     identity::{self, Marked},
+    job::indexes,
     merge::{choose_main, merge},
     output::{Captured, Collected, Progress, ProgressLine, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
@@ -28,6 +29,8 @@ pub struct Policy {
     pub config_error_grace: SignedDuration,
     /// How long a pod may fit no node; none: for ever.
     pub unschedulable_deadline: Option<SignedDuration>,
+    /// Of an Indexed Job, the outputs of the indexes below this are kept.
+    pub max_indexes: u32,
     /// `metadata.service_name` of the events.
     pub service_name: String,
     /// `metadata.service_version` of the events.
@@ -44,6 +47,7 @@ impl Default for Policy {
             image_pull_grace: SignedDuration::from_secs(300),
             config_error_grace: SignedDuration::from_secs(120),
             unschedulable_deadline: None,
+            max_indexes: 100,
             service_name: "pod-monitor".to_owned(),
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             environment: "development".to_owned(),
@@ -129,9 +133,11 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         Observation::Collected(output) => collected = Some(*output),
         Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
         Observation::Superseded => {
+            let keeps_output = indexes::keeps_output(evidence, policy);
             if let Subject::PodOfJob(part) = &mut evidence.subject {
                 step.changed = !std::mem::replace(&mut part.superseded, true);
-                part.output = Some(Box::default());
+                let output = part.output.take().filter(|_| keeps_output);
+                part.output = Some(output.map(|output| Box::new(output.without_text())).unwrap_or_default());
             }
         }
     }
@@ -363,7 +369,7 @@ pub(crate) fn draft(
 
 /// The terminal event: the decision, improved by what the program reported, with its output.
 pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Timestamp, Payload) {
-    let Collected { stdout, stderr, exit_code: reported, resource_usage, mut notes } = output;
+    let Collected { stdout, stderr, exit_code: reported, resource_usage, mut notes, indexes } = output;
     match (reported, ending.exit.code) {
         (Some(code), Some(0)) if code != 0 && ending.outcome == Outcome::Completed => {
             cause::by_report(&mut ending, code);
@@ -400,7 +406,7 @@ pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collecte
         resource_usage,
         stdout: stdout.text,
         stderr: stderr.text,
-        output: crate::event::Output { stdout: stdout.summary, stderr: stderr.summary, uri },
+        output: crate::event::Output { stdout: stdout.summary, stderr: stderr.summary, uri, indexes },
     };
     let payload = match outcome {
         Outcome::Completed => Payload::ExecutionCompleted(terminal),

@@ -81,6 +81,9 @@ impl Pod {
     }
 }
 
+/// The index of an Indexed Job that a pod is to complete.
+pub const INDEX_ANNOTATION: &str = "batch.kubernetes.io/job-completion-index";
+
 /// The owner reference of a Job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobRef {

@@ -33,6 +33,36 @@ fn a_job_is_one_attempt_whatever_its_pods_do_and_ends_by_its_condition() {
 }
 
 #[test]
+fn each_index_of_a_job_keeps_its_output_up_to_a_limit_and_the_rest_is_counted() {
+    for restarts in [false, true] {
+        let mut family = Family::new(job());
+        family.restarts = restarts;
+        family.policy.max_indexes = 2;
+        // Index 1 fails before it completes, index 0 completes twice, 7 and 8 are beyond the limit.
+        for (number, index, code) in [(1, 1, 3), (2, 7, 0), (3, 0, 0), (4, 1, 0), (5, 0, 0), (6, 8, 0), (7, 8, 0)] {
+            family.pod(of_index(index, ended(number, code)));
+            family.gone(number);
+            assert!(family.outputs().len() <= 2, "{:?}", family.outputs());
+        }
+        family.job(complete());
+        let (_, end) = family.only_end();
+        assert_eq!(end.stdout, "printed by pod-7");
+        let indexes = end.output.indexes.unwrap();
+        let told: Vec<_> = indexes.outputs.iter().map(|output| (output.index, output.pod_name.as_str())).collect();
+        assert_eq!((told, indexes.left_out), (vec![(0, "pod-5"), (1, "pod-4")], 2));
+        assert_eq!(
+            (indexes.outputs[1].exit_code, &*indexes.outputs[1].uri),
+            (Some(0), "/executions/e1/output?index=1")
+        );
+        assert!(family.outputs().is_empty(), "{:?}", family.outputs());
+    }
+    let mut family = Family::new(job());
+    family.pod(ended(1, 0));
+    family.job(complete());
+    assert_eq!(family.only_end().1.output.indexes, None);
+}
+
+#[test]
 fn a_job_that_gives_up_ends_as_its_last_pod_that_failed_by_itself() {
     // T53, T54: two pods run at once; one fails, the Job gives up and deletes the other.
     let mut family = Family::new(job());

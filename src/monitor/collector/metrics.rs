@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(super) partial: Counter,
     pub(super) truncated: Counter,
     pub(super) not_stored: Counter,
+    pub(super) indexes_left_out: Counter,
     pub(super) seconds: Histogram,
 }
 
@@ -32,6 +33,7 @@ impl Default for Metrics {
             partial: Counter::default(),
             truncated: Counter::default(),
             not_stored: Counter::default(),
+            indexes_left_out: Counter::default(),
             // 0.5 ms to 33 s: from a small log at hand to one that never came.
             seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 17)),
         }
@@ -47,6 +49,11 @@ impl Metrics {
         logs.register("partial", "Logs of which a part could not be read", self.partial.clone());
         logs.register("truncated", "Outputs larger than logs.max_bytes", self.truncated.clone());
         logs.register("not_stored", "Outputs that could not be written to the disk", self.not_stored.clone());
+        logs.register(
+            "indexes_left_out",
+            "Completed indexes of Jobs beyond logs.max_indexes, whose output is not kept",
+            self.indexes_left_out.clone(),
+        );
         logs.register("collect_seconds", "From the decision to the durable output", self.seconds.clone());
     }
 

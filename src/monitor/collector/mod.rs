@@ -10,13 +10,16 @@ mod reading;
 mod slots;
 
 use podherald_core::{
-    event::Verdict,
+    event::{IndexOutput, Indexes, Verdict},
     output::{Collected, Limits, LogEnd, Scan, Scanner},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::beginning::Beginning;
-use crate::output_store::{OutputStore, Writer};
+use crate::{
+    crash,
+    output_store::{OfPod, OutputStore, Writer},
+};
 use backoff::Backoff;
 pub use metrics::Metrics;
 use reading::{Kind, Read, Reading, Trouble};
@@ -56,6 +59,8 @@ pub struct Job {
     pub attempt: u32,
     /// The pod is one of a Job's, whose end will tell whether its output is the attempt's.
     pub of_job: bool,
+    /// No event will hold its text ([`job::indexes`](podherald_core::job::indexes)).
+    pub in_full: bool,
     /// Whose log it is; `None` if no program ever ran.
     pub container: Option<String>,
     /// The pod is no longer there, so nobody is asked for its log: the name may be another pod's by now (T16).
@@ -77,6 +82,8 @@ pub struct Adoption {
     pub attempt: u32,
     /// `uid` of the pod whose output it is, and that.
     pub pod: Option<(String, Collected)>,
+    /// What its indexes printed, if it has any.
+    pub indexes: Option<Indexes>,
     /// Why there is none, if there is none.
     pub otherwise: LogEnd,
     /// What the cluster said in its place.
@@ -137,7 +144,7 @@ impl Collector {
                 %error,
                 "output not stored; the event holds its head and tail"
             );
-            collected.notes.push("output_not_stored".to_owned());
+            collected.note_not_stored();
         }
         collected
     }
@@ -206,24 +213,44 @@ impl Collector {
 
     /// The output of a Job: that of one of its pods, collected when it ended, or the reason why there is none.
     pub async fn adopt(&self, attempt: Adoption) -> Collected {
-        let Adoption { execution_id, attempt, pod, otherwise, message } = attempt;
+        let Adoption { execution_id, attempt, pod, mut indexes, otherwise, message } = attempt;
         let (uid, collected) = match pod {
             Some((uid, collected)) => (Some(uid), Some(collected)),
             None => (None, None),
         };
-        let adopted = self.store.adopt(&execution_id, attempt, uid.as_deref()).await;
+        let kept: Vec<&str> = indexes.iter().flat_map(|indexes| &indexes.outputs).map(|it| &*it.pod_uid).collect();
+        crash::at(crash::Point::Adopt);
+        let adopted = self.store.adopt(&execution_id, attempt, uid.as_deref(), &kept).await;
+        crash::at(crash::Point::Adopt);
         let mut collected = collected
             .unwrap_or_else(|| Scanner::new(self.limits).finish(otherwise, message.as_deref()).into_inline_only());
-        if let Err(error) = adopted {
-            self.metrics.not_stored.inc();
-            tracing::error!(execution_id, attempt, %error, "output not stored; the event holds its head and tail");
-            collected.notes.push("output_not_stored".to_owned());
+        match adopted {
+            Ok(missing) => indexes.iter_mut().for_each(|indexes| lose(indexes, &missing)),
+            Err(error) => {
+                self.metrics.not_stored.inc();
+                tracing::error!(execution_id, attempt, %error, "output not stored; the event holds its head and tail");
+                collected.note_not_stored();
+            }
         }
-        collected
+        if let Some(Indexes { left_out, .. }) = indexes.as_ref().filter(|indexes| indexes.left_out > 0) {
+            self.metrics.indexes_left_out.inc_by(u64::from(*left_out));
+            tracing::warn!(execution_id, attempt, left_out, "outputs of indexes beyond logs.max_indexes are not kept");
+        }
+        Collected { indexes, ..collected }
+    }
+
+    /// Lets go of what these pods printed: others' outputs matter more.
+    pub async fn discard(&self, pods: Vec<OfPod>) {
+        if pods.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.remove_pods(pods).await {
+            tracing::warn!(%error, "an output that does not matter any more stays until its Job's end");
+        }
     }
 
     fn writer(&self, job: &Job) -> Writer {
-        self.store.writer(self.limits.max_bytes).of_pod(job.of_job.then(|| job.uid.clone()))
+        self.store.writer(self.limits.max_bytes).of_pod(job.of_job.then(|| job.uid.clone())).in_full(job.in_full)
     }
 
     /// One line for an output that is not complete.
@@ -248,6 +275,11 @@ impl Collector {
             "output is not complete"
         );
     }
+}
+
+/// An index is told as it is found on the disk.
+fn lose(indexes: &mut Indexes, missing: &[String]) {
+    indexes.outputs.iter_mut().filter(|output| missing.contains(&output.pod_uid)).for_each(IndexOutput::lose);
 }
 
 #[cfg(test)]

@@ -127,6 +127,7 @@ fn job() -> Job {
         execution_id: "e1".to_owned(),
         attempt: 1,
         of_job: false,
+        in_full: false,
         container: Some("executor".to_owned()),
         gone: false,
         termination_message: None,

@@ -193,11 +193,7 @@ impl Walk {
             let is_end = |event: &&&Value| ends(event) && event["attempt"] == attempt;
             assert_eq!(of_job.iter().filter(is_end).count(), 1, "{name} ({uid}), attempt {attempt}: {of_job:#?}");
         }
-        if attempts > 1 {
-            // A pod whose Job had gone before it was asked for is an attempt by itself; the Job's own frames came later.
-            assert!(!is_there && !was_in_sight, "{execution:#}");
-            return;
-        }
+        assert_eq!(attempts, 1, "{execution:#}");
         let end = of_job.iter().find(|event| ends(event)).unwrap();
         // P2: what is still there can be read off it, what went may have been seen by nobody.
         let kind = match (plan.is_cut_off, plan.has_succeeded()) {

@@ -63,10 +63,14 @@ impl Case<'_> {
 
     /// Nobody saw the Job complete, but its pods did all that it asked for.
     fn all_succeeded(&self) -> bool {
+        let wanted = usize::try_from(self.facts.completions.unwrap_or(1)).unwrap_or(usize::MAX);
+        !self.facts.unseen && self.succeeded_pods() >= wanted.max(1)
+    }
+
+    fn succeeded_pods(&self) -> usize {
         let is_success =
             |pod: &&Arc<Evidence>| pod.ending.as_ref().is_some_and(|ending| ending.outcome == Outcome::Completed);
-        let wanted = usize::try_from(self.facts.completions.unwrap_or(1)).unwrap_or(usize::MAX);
-        self.pods.iter().filter(is_success).count() >= wanted.max(1)
+        self.pods.iter().filter(is_success).count()
     }
 
     fn completed(&self, best: Option<&Evidence>) -> Ending {
@@ -135,6 +139,11 @@ impl Case<'_> {
                 (CauseClass::Deleted, "Deleted", "the Job was deleted before it made a pod")
             }
             (true, None) => (CauseClass::Deleted, "Deleted", "the Job was deleted before its program was seen to run"),
+            (false, _) if self.facts.unseen => (
+                CauseClass::Unknown,
+                "Vanished",
+                "the Job was gone before anybody saw it, and its pods alone cannot tell how it ended",
+            ),
             (false, _) => (
                 CauseClass::Unknown,
                 "Vanished",
@@ -186,10 +195,13 @@ impl Case<'_> {
         } else if let Some(announced) = &facts.announced {
             lines.push(format!("Job condition {announced}"));
         }
-        lines.push(format!(
-            "the Job counts {} succeeded and {} failed pods, {} were seen",
-            facts.succeeded, facts.failed, facts.pods
-        ));
+        lines.push(match facts.unseen {
+            true => format!("of the Job's pods {} were seen, {} of them to succeed", facts.pods, self.succeeded_pods()),
+            false => format!(
+                "the Job counts {} succeeded and {} failed pods, {} were seen",
+                facts.succeeded, facts.failed, facts.pods
+            ),
+        });
         if let Some(intent) = &self.evidence.intent {
             lines.push(format!("annotated intent: {}", intent.reason));
         }

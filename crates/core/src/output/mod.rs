@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ResourceUsage, StreamSummary, Verdict};
+use crate::event::{Indexes, ResourceUsage, StreamSummary, Verdict};
 
 pub use frames::Summary;
 pub use progress::{Progress, ProgressLine, ProgressScanner};
@@ -38,6 +38,31 @@ pub struct Collected {
     pub resource_usage: Option<ResourceUsage>,
     /// Facts worth keeping as evidence: `report_unread`, `report_too_large`, `log_lost: <why>`, ...
     pub notes: Vec<String>,
+    /// For an Indexed Job: what its indexes printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexes: Option<Indexes>,
+}
+
+/// Note on an output of which the disk has nothing.
+const NOT_STORED: &str = "output_not_stored";
+
+impl Collected {
+    /// Says that the disk has nothing of it.
+    pub fn note_not_stored(&mut self) {
+        self.notes.push(NOT_STORED.to_owned());
+    }
+
+    /// True unless the disk could not take it.
+    pub fn is_stored(&self) -> bool {
+        self.notes.iter().all(|note| note != NOT_STORED)
+    }
+
+    /// What is known of the output, for whoever finds its bytes on the disk.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        let cut = |captured: Captured| Captured { text: String::new(), whole: false, ..captured };
+        Self { stdout: cut(self.stdout), stderr: self.stderr.map(cut), ..self }
+    }
 }
 
 /// One stream of it.

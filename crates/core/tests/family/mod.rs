@@ -108,6 +108,11 @@ pub(crate) fn between_runs(number: u32, code: i32) -> Pod {
     pod
 }
 
+pub(crate) fn of_index(index: u32, mut pod: Pod) -> Pod {
+    pod.annotations.insert(podherald_core::pod::INDEX_ANNOTATION.into(), index.to_string());
+    pod
+}
+
 pub(crate) fn deleting(pod: Pod) -> Pod {
     Pod { deletion: Some(after(50)), deletion_grace_seconds: Some(30), ..pod }
 }
@@ -119,7 +124,7 @@ pub(crate) struct Family {
     pub(crate) drafts: Vec<Draft>,
     /// Everything that is known goes through the journal and back before each observation.
     pub(crate) restarts: bool,
-    policy: Policy,
+    pub(crate) policy: Policy,
     now: Timestamp,
     wakes: Vec<(Option<String>, Timestamp)>,
 }
@@ -219,7 +224,9 @@ impl Family {
         if step.own.collect {
             let chosen = self.job.subject.job().unwrap().chosen.clone();
             let part = chosen.and_then(|uid| self.pods[&uid].subject.of_job().cloned());
-            let output = part.and_then(|part| part.output).unwrap_or_default();
+            let mut output = part.and_then(|part| part.output).unwrap_or_default();
+            let pods: Vec<_> = self.pods.values().cloned().map(Arc::new).collect();
+            output.indexes = job::indexes::outputs(&pods, &self.policy);
             self.observe_job(job::Observation::Collected(output));
             let terminal = self.job.terminal.unwrap();
             for uid in self.pods.keys().cloned().collect::<Vec<_>>() {
