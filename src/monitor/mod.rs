@@ -13,6 +13,7 @@ pub mod collector;
 mod follow;
 pub mod index;
 mod jobs;
+mod listing;
 pub mod metrics;
 pub mod reconciler;
 mod resolve;

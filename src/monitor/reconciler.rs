@@ -11,8 +11,9 @@ use crate::{jitter, wording};
 
 use super::{
     api::{Activity, Backoff, attentive},
+    listing::Listing,
     metrics::Metrics,
-    watcher::{Intake, Listing, PAGE_SIZE, Scope, Sighting, Watched},
+    watcher::{Intake, PAGE_SIZE, Scope, Sighting, Watched},
 };
 
 /// Lists all scopes, again and again.

@@ -18,7 +18,8 @@ use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use serde::de::DeserializeOwned;
+use podherald_core::{job::Job, pod::Pod};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -29,6 +30,7 @@ use crate::wording;
 
 use super::{
     api::{Activity, Backoff, attentive},
+    listing::Listing,
     metrics::Metrics,
     wire,
 };
@@ -98,64 +100,52 @@ pub struct Inbox {
 pub trait Watched:
     kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
 {
-    /// When it was created, and its uid; none of an object without an identity.
-    fn birth(&self) -> Option<(Option<Timestamp>, &str)>;
+    /// What decides.
+    type Facts: Serialize + DeserializeOwned + Send;
 
-    /// Lets go of what only kube needed.
-    fn forget_meta(&mut self);
+    /// When it was created, and its uid.
+    fn birth(facts: &Self::Facts) -> (Option<Timestamp>, &str);
+
+    /// Without what only kube needed; no facts of an object without an identity, and the fields that could not be read.
+    fn into_parts(self) -> (Option<Self::Facts>, Vec<&'static str>);
+
+    /// The same again.
+    fn from_parts(facts: Option<Self::Facts>, malformed: Vec<&'static str>) -> Self;
 }
 
 impl Watched for wire::Pod {
-    fn birth(&self) -> Option<(Option<Timestamp>, &str)> {
-        self.pod.as_ref().map(|pod| (pod.created, pod.uid.as_str()))
+    type Facts = Pod;
+
+    fn birth(pod: &Pod) -> (Option<Timestamp>, &str) {
+        (pod.created, &pod.uid)
     }
 
-    fn forget_meta(&mut self) {
-        wire::Pod::forget_meta(self);
+    fn into_parts(self) -> (Option<Pod>, Vec<&'static str>) {
+        (self.pod, self.malformed)
+    }
+
+    fn from_parts(pod: Option<Pod>, malformed: Vec<&'static str>) -> Self {
+        let mut object = pod.map(Self::from).unwrap_or_default();
+        object.malformed = malformed;
+        object
     }
 }
 
 impl Watched for wire::Job {
-    fn birth(&self) -> Option<(Option<Timestamp>, &str)> {
-        self.job.as_ref().map(|job| (job.created, job.uid.as_str()))
+    type Facts = Job;
+
+    fn birth(job: &Job) -> (Option<Timestamp>, &str) {
+        (job.created, &job.uid)
     }
 
-    fn forget_meta(&mut self) {
-        wire::Job::forget_meta(self);
-    }
-}
-
-/// A list that is not complete yet. Nothing of it is passed on before: attempts are numbered by their age, and lists come by
-/// name.
-#[derive(Debug)]
-pub(super) struct Listing<K> {
-    asked_at: Instant,
-    // Boxed, so that the list takes no more than its objects do.
-    objects: Vec<Box<K>>,
-}
-
-impl<K: Watched> Listing<K> {
-    /// Of a list that is asked for now.
-    pub(super) fn begin() -> Self {
-        Self { asked_at: Instant::now(), objects: Vec::new() }
+    fn into_parts(self) -> (Option<Job>, Vec<&'static str>) {
+        (self.job, self.malformed)
     }
 
-    pub(super) fn add(&mut self, mut object: K) {
-        object.forget_meta();
-        self.objects.push(Box::new(object));
-    }
-
-    /// Passes on a list that is complete, object by object, so that one of any size waits where the watch does. False if
-    /// nobody takes it.
-    pub(super) async fn pass_on(mut self, watch: usize, is_check: bool, out: &mpsc::Sender<Sighting<K>>) -> bool {
-        self.objects.sort_by(|a, b| a.birth().cmp(&b.birth()));
-        let uids = self.objects.iter().filter_map(|object| Some(object.birth()?.1.to_owned())).collect();
-        for object in self.objects {
-            if out.send(Sighting::Seen { watch, object: *object, is_check }).await.is_err() {
-                return false;
-            }
-        }
-        out.send(Sighting::Listed { watch, asked_at: self.asked_at, is_check, uids }).await.is_ok()
+    fn from_parts(job: Option<Job>, malformed: Vec<&'static str>) -> Self {
+        let mut object = job.map(Self::from).unwrap_or_default();
+        object.malformed = malformed;
+        object
     }
 }
 

@@ -58,13 +58,6 @@ impl Meta {
     }
 }
 
-impl Pod {
-    /// Lets go of what only kube needed.
-    pub fn forget_meta(&mut self) {
-        self.meta = Meta::default();
-    }
-}
-
 impl From<podherald_core::pod::Pod> for Pod {
     fn from(pod: podherald_core::pod::Pod) -> Self {
         Self { pod: Some(pod), ..Self::default() }

@@ -11,6 +11,7 @@ mod verdict;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{CauseClass, Payload, Slot},
@@ -25,7 +26,8 @@ use crate::{
 };
 
 /// One observed state of a `batch/v1` Job.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Job {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -34,28 +36,37 @@ pub struct Job {
     /// `metadata.uid`; never empty.
     pub uid: String,
     /// `metadata.resourceVersion`, where it is a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// `metadata.creationTimestamp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
     /// `metadata.deletionTimestamp`: an intent, not an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion: Option<Timestamp>,
     /// `metadata.labels`.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// `metadata.annotations`.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,
     /// `spec.activeDeadlineSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub active_deadline_seconds: Option<i64>,
     /// `spec.suspend`.
     pub suspended: bool,
     /// `spec.completions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub completions: Option<u32>,
     /// `status.startTime`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
     /// `status.succeeded`.
     pub succeeded: u32,
     /// `status.failed`.
     pub failed: u32,
     /// `status.conditions`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 

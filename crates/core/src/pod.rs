@@ -21,7 +21,8 @@ pub type Labels = LiteMap<String, String>;
 pub const CONDITIONS: [&str; 2] = ["PodScheduled", "DisruptionTarget"];
 
 /// One observed state of a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pod {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -30,42 +31,59 @@ pub struct Pod {
     /// `metadata.uid`; never empty.
     pub uid: String,
     /// `metadata.resourceVersion`, where it is a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// `metadata.creationTimestamp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
     /// `metadata.deletionTimestamp`: an intent, not an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion: Option<Timestamp>,
     /// `metadata.deletionGracePeriodSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_seconds: Option<i64>,
     /// `metadata.labels`.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// `metadata.annotations`.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,
     /// The Job that controls the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRef>,
     /// `spec.nodeName`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     /// `spec.restartPolicy`.
     pub restart_policy: RestartPolicy,
     /// `spec.activeDeadlineSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub active_deadline_seconds: Option<i64>,
     /// `spec.containers`, in the order of the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
     /// `spec.initContainers`, in the order of the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub init_containers: Vec<Container>,
     /// `status.phase`.
     pub phase: Phase,
     /// `status.reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `status.message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// `status.startTime`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
     /// `status.conditions`; of none but [`CONDITIONS`] anything follows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// `status.containerStatuses`, in the order of the status (sorted by name, not as in the spec).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub container_statuses: Vec<ContainerStatus>,
     /// `status.initContainerStatuses`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub init_container_statuses: Vec<ContainerStatus>,
 }
 
@@ -85,7 +103,8 @@ impl Pod {
 pub const INDEX_ANNOTATION: &str = "batch.kubernetes.io/job-completion-index";
 
 /// The owner reference of a Job.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct JobRef {
     /// Its `name`, in the pod's namespace.
     pub name: String,
@@ -154,22 +173,27 @@ impl Phase {
 }
 
 /// One of `status.conditions`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Condition {
     /// `type`.
     pub kind: String,
     /// `status == "True"`; `"False"` and `"Unknown"` are both false.
     pub is_true: bool,
     /// `reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// `lastTransitionTime`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }
 
 /// One of the container statuses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerStatus {
     /// `name`.
     pub name: String,
@@ -178,6 +202,7 @@ pub struct ContainerStatus {
     /// `restartCount`.
     pub restart_count: u32,
     /// `containerID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
     /// `state`.
     pub state: ContainerState,
@@ -186,7 +211,7 @@ pub struct ContainerStatus {
 }
 
 /// `state` or `lastState` of a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
     /// None of the three is set.
     #[default]

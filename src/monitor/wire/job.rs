@@ -20,10 +20,9 @@ pub struct Job {
     pub malformed: Vec<&'static str>,
 }
 
-impl Job {
-    /// Lets go of what only kube needed.
-    pub fn forget_meta(&mut self) {
-        self.meta = Meta::default();
+impl From<podherald_core::job::Job> for Job {
+    fn from(job: podherald_core::job::Job) -> Self {
+        Self { job: Some(job), ..Self::default() }
     }
 }
 
