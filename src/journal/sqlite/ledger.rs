@@ -34,13 +34,13 @@ pub(super) struct Ledger {
     epoch: String,
     /// `service_name` to `source`.
     sources: HashMap<String, Arc<str>>,
-    recent: Recent<Arc<str>, Projection>,
+    recent: Recent<Arc<str>, Box<Projection>>,
 }
 
 /// What one transaction has changed so far.
 #[derive(Default)]
 pub(super) struct Turn {
-    open: HashMap<Arc<str>, Projection>,
+    open: HashMap<Arc<str>, Box<Projection>>,
     /// Ids in the order of first touch: the order of first sight of the new ones.
     order: Vec<Arc<str>>,
     /// New events, in order.
@@ -49,7 +49,7 @@ pub(super) struct Turn {
     pub(super) changed: HashSet<Arc<str>>,
 }
 
-/// An execution and what the file says of it.
+/// An execution and what the file says of it. Large, and moved from map to map: hence boxed there.
 struct Projection {
     key: i64,
     written: Columns,
@@ -180,7 +180,7 @@ impl Ledger {
         }
         let (id, projection) = match self.recent.remove(execution_id) {
             Some(found) => found,
-            None => (execution_id.into(), Projection::load(db, evidence)?),
+            None => (execution_id.into(), Box::new(Projection::load(db, evidence)?)),
         };
         turn.order.push(id.clone());
         turn.open.insert(id.clone(), projection);
