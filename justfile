@@ -40,14 +40,21 @@ bench-sse *arguments:
 bench-start *arguments:
     cargo bench --locked --bench start -- {{arguments}}
 
+# A cold start in front of 1,000 to 100,000 pods, and what each costs while it is there
+bench-size *arguments:
+    cargo bench --locked --bench size -- {{arguments}}
+
 # What following the logs of watched executions costs
 bench-follow *arguments:
     cargo bench --locked --bench follow -- {{arguments}}
 
-# 20,000 random walks instead of 300, and 200 kill -9 points instead of 20 on a real API server; print the seed of a failure
+# Big sizes: 20,000 random walks instead of 300 (prints the seed of a failure), 200 kill -9 points instead of 20 and 5,000
+# pods instead of 1,000 on a real API server, the work for one pod among 100,000 instead of 4,000
 soak:
     PODHERALD_WALKS=0..20000 cargo test --locked --release --test it walk::
+    PODHERALD_SIZES=1000,10000,100000 cargo test --locked --release --test it size::
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
+    PODHERALD_PODS=5000 tests/real.sh load::
 
 # Which mutations of the decisions the tests do not notice
 mutants:

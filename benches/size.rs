@@ -156,7 +156,7 @@ async fn table(counts: &[usize], rest: Duration) {
                 stage.name(),
                 ready.as_secs_f64(),
                 told.as_secs_f64(),
-                (at_rest.cpu - nothing.cpu).as_secs_f64() * 1e6 / *count as f64,
+                at_rest.cpu.saturating_sub(nothing.cpu).as_secs_f64() * 1e6 / *count as f64,
                 at_rest.peak_kib / 1024.0,
                 at_rest.resident_kib / 1024.0,
                 (at_rest.resident_kib - nothing.resident_kib) / *count as f64,

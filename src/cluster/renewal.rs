@@ -17,6 +17,8 @@ use kube::{Client, client::Body};
 use tokio::time::Instant;
 use tower::Service;
 
+use crate::wording;
+
 /// A server that is down, or a file that is late, is no reason to read the files at every request.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -26,38 +28,44 @@ type Make = dyn Fn() -> BoxFuture<'static, Result<Client, String>> + Send + Sync
 /// `first`, until it is refused; then what `make` makes.
 pub(super) fn renewing(first: Client, make: Box<Make>) -> Client {
     let namespace = first.default_namespace().to_owned();
-    let renewal = Renewal { client: Mutex::new(first), made_at: tokio::sync::Mutex::default(), make };
+    let renewal = Renewal { client: Mutex::new((0, first)), made_at: tokio::sync::Mutex::default(), make };
     Client::new(Renewing(Arc::new(renewal)), namespace)
 }
 
 struct Renewal {
-    client: Mutex<Client>,
+    /// How many there were before, and the present one.
+    client: Mutex<(u64, Client)>,
     /// When the last one was made, or could not be.
     made_at: tokio::sync::Mutex<Option<Instant>>,
     make: Box<Make>,
 }
 
 impl Renewal {
-    fn client(&self) -> Client {
+    fn client(&self) -> (u64, Client) {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn renew(&self) {
+    /// Replaces the client of this number, if it is still the present one.
+    async fn renew(&self, number: u64, refusal: &str) {
         // Whoever is refused meanwhile is refused with the client that is being replaced.
         let Ok(mut made_at) = self.made_at.try_lock() else { return };
-        if made_at.is_some_and(|at| at.elapsed() < PAUSE) {
+        if self.client().0 != number || made_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return;
         }
         *made_at = Some(Instant::now());
         match (self.make)().await {
             Ok(client) => {
-                *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-                tracing::info!("the API server does not let us in, credentials and certificates are read anew");
+                *self.client.lock().unwrap_or_else(PoisonError::into_inner) = (number + 1, client);
+                tracing::info!(
+                    refusal,
+                    "the API server could not be asked, credentials and certificates are read anew"
+                );
             }
             Err(reason) => {
                 tracing::warn!(
+                    refusal,
                     reason,
-                    "the API server does not let us in, and credentials and certificates cannot be read anew"
+                    "the API server could not be asked, and credentials and certificates cannot be read anew"
                 );
             }
         }
@@ -79,9 +87,10 @@ impl Service<Request<Body>> for Renewing {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let renewal = self.0.clone();
         Box::pin(async move {
-            let answer = renewal.client().send(request).await;
-            if is_kept_out(&answer) {
-                renewal.renew().await;
+            let (number, client) = renewal.client();
+            let answer = client.send(request).await;
+            if let Some(refusal) = refusal(&answer) {
+                renewal.renew(number, &refusal).await;
             }
             answer
         })
@@ -89,8 +98,12 @@ impl Service<Request<Body>> for Renewing {
 }
 
 /// Not known to the server, or without an answer: then the handshake may have failed, on either side.
-fn is_kept_out(answer: &kube::Result<Response<Body>>) -> bool {
-    answer.as_ref().map_or(true, |response| response.status() == StatusCode::UNAUTHORIZED)
+fn refusal(answer: &kube::Result<Response<Body>>) -> Option<String> {
+    match answer {
+        Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Some("401 Unauthorized".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(wording::of(error)),
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ settings! {
         /// Logs followed at a time; further ones are read when they have ended.
         /// `PODHERALD_LOGS__MAX_FOLLOWS`, default `64`.
         max_follows: u32 = 64,
-        /// Of an Indexed Job, the outputs of so many indexes are kept, from index 0 on; of further ones it is said how many completed.
+        /// Of an Indexed Job, the outputs of so many indexes are kept, from index 0 on, at most 10,000; of further ones it is said how
+        /// many were seen to complete.
         /// `PODHERALD_LOGS__MAX_INDEXES`, default `100`.
         max_indexes: u32 = 100,
         /// The longest line that is still read as a report; a longer one is text.
@@ -49,12 +50,18 @@ choice! {
     }
 }
 
+/// Each takes some 300 bytes of the terminal event.
+const MOST_INDEXES: u32 = 10_000;
+
 impl Logs {
     pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
         positive(effective, "logs.max_bytes", self.max_bytes)?;
         positive(effective, "logs.deadline", self.deadline)?;
         positive(effective, "logs.concurrency", self.concurrency)?;
         positive(effective, "logs.max_follows", self.max_follows)?;
+        if self.max_indexes > MOST_INDEXES {
+            return Err(effective.refuse("logs.max_indexes", "at most 10000: one event names them all"));
+        }
         positive(effective, "logs.max_report_bytes", self.max_report_bytes)
     }
 }

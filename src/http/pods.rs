@@ -43,7 +43,7 @@ pub(super) struct Pod {
     #[serde(with = "podherald_core::time")]
     #[schema(value_type = String, format = DateTime)]
     first_seen: Timestamp,
-    /// When it was last seen, to the minute.
+    /// When it was last seen, to the minute; once its attempt has been told, when something was last new of it.
     #[serde(with = "podherald_core::time")]
     #[schema(value_type = String, format = DateTime)]
     last_seen: Timestamp,

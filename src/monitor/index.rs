@@ -90,6 +90,7 @@ impl Tracked {
         self.strayed = false;
         self.left = false;
         self.recheck = None;
+        self.failures = 0;
     }
 }
 
@@ -193,7 +194,8 @@ impl Index {
     pub fn rest(&mut self, uid: &str) {
         let Some(tracked) = self.pods.get(uid) else { return };
         let Some(version) = tracked.evidence.version.filter(|_| tracked.sight.watches != 0) else { return };
-        let is_busy = tracked.strayed || tracked.left || tracked.resolving || tracked.unsaved;
+        let is_doubted = tracked.outdated_since.is_some();
+        let is_busy = tracked.strayed || tracked.left || tracked.resolving || tracked.unsaved || is_doubted;
         let is_told = tracked.evidence.is_at_rest();
         if !is_told || is_busy || tracked.tick.is_some() || tracked.recheck.is_some() {
             return;
@@ -207,11 +209,16 @@ impl Index {
     /// Adds a pod, or one that rested.
     pub fn insert(&mut self, evidence: Evidence, now: Instant) -> &mut Tracked {
         let uid: Uid = evidence.uid.as_str().into();
-        self.names.insert(self.hasher.hash_one(name_of(&evidence)), uid.clone());
+        let resting = self.resting.remove(&uid);
+        let name = self.hasher.hash_one(name_of(&evidence));
+        // Another may bear the name by now.
+        if resting.is_none() || !self.names.contains_key(&name) {
+            self.names.insert(name, uid.clone());
+        }
         self.executions.insert((self.hasher.hash_one(evidence.execution_id.as_str()), uid.clone()));
         let tracked = Tracked {
             evidence: Arc::new(evidence),
-            sight: self.resting.remove(&uid).map_or(Sight { watches: 0, at: now }, |resting| resting.sight),
+            sight: resting.map_or(Sight { watches: 0, at: now }, |resting| resting.sight),
             strayed: false,
             left: false,
             outdated_since: None,

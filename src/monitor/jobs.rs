@@ -96,6 +96,17 @@ pub(super) enum Kin {
     Unknown,
 }
 
+/// Two looks at one version of one pod.
+fn says_the_same(a: &Sighting, b: &Sighting) -> bool {
+    let seen = |sighting: &Sighting| match sighting {
+        Sighting::Seen { watch, object, .. } => {
+            object.pod.as_ref().and_then(|pod| Some((*watch, pod.uid.clone(), pod.version?)))
+        }
+        Sighting::Left { .. } | Sighting::Listed { .. } => None,
+    };
+    seen(a).is_some_and(|one| seen(b).is_some_and(|other| one == other))
+}
+
 /// The selectors of those scopes that hold this namespace, with their numbers.
 fn selectors_for<'a>(scopes: impl Iterator<Item = (usize, &'a Scope)>, namespace: &str) -> Vec<(usize, String)> {
     let holds = |scope: &Scope| scope.namespace.as_ref().is_none_or(|own| own == namespace);
@@ -349,6 +360,10 @@ impl Monitor {
             is_asked: false,
             sightings: VecDeque::new(),
         });
+        // Each list shows what the last one did.
+        if held.sightings.iter().any(|earlier| says_the_same(earlier, &sighting)) {
+            return;
+        }
         if held.sightings.len() >= SIGHTINGS {
             held.sightings.pop_front();
             self.metrics.held_dropped.inc();
@@ -359,6 +374,13 @@ impl Monitor {
             self.jobs.ask(&self.resolver, &uid);
         }
         self.metrics.held.set(i64::try_from(self.jobs.held.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Puts a Job that is not on record yet before its pod, which would have nobody to end it if only the pod became durable.
+    pub(super) fn save_job_first(&mut self, job: &str, outcome: &mut Outcome) {
+        if self.index.get_mut(job).is_some_and(|job| job.unsaved) {
+            outcome.changes.add(job, Vec::new());
+        }
     }
 
     /// Tells a Job what is new of one of its pods.

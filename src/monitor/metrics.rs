@@ -44,7 +44,7 @@ pub struct Metrics {
     pub repairs: Counter,
     /// GETs that decided whether a pod is gone.
     pub resolutions: Counter,
-    /// Such GETs that failed and are tried again.
+    /// Such requests that failed and are tried again.
     pub resolution_failures: Counter,
     /// Looks and answers older than what was known by then.
     pub outdated: Counter,
@@ -82,7 +82,11 @@ impl Metrics {
         registry.register("reconciles", "Complete reconciliations", self.reconciles.clone());
         registry.register("reconcile_failures", "Reconciliations that failed", self.reconcile_failures.clone());
         registry.register("repairs", "Facts that only a reconciliation brought", self.repairs.clone());
-        registry.register("resolutions", "GETs that decided whether a pod or Job is gone", self.resolutions.clone());
+        registry.register(
+            "resolutions",
+            "GETs and lists that decided whether a pod or Job is gone",
+            self.resolutions.clone(),
+        );
         registry.register("resolution_failures", "Such GETs that failed", self.resolution_failures.clone());
         registry.register("outdated", "Looks and answers older than what was known by then", self.outdated.clone());
         registry.register("tracked_pods", "Pods and Jobs in the index", self.tracked.clone());

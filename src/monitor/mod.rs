@@ -117,6 +117,8 @@ pub struct Monitor {
     jobs: Jobs,
     collections: JoinSet<(String, Box<Collected>)>,
     resolutions: JoinSet<(String, Answer)>,
+    /// What is removed beside the loop.
+    discards: JoinSet<()>,
     live: LiveOutputs,
     follows: JoinSet<String>,
     /// By uid.
@@ -171,6 +173,7 @@ impl Monitor {
             index: Index::default(),
             collections: JoinSet::new(),
             resolutions: JoinSet::new(),
+            discards: JoinSet::new(),
             listed: HashSet::new(),
         }
     }

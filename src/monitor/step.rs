@@ -87,7 +87,7 @@ impl Monitor {
             self.follow_log(&uid).await;
         }
         let superseded = outcome.superseded.iter().filter_map(|uid| self.output_to_discard(uid)).collect();
-        self.collector.discard(superseded).await;
+        self.discard(superseded);
         for uid in outcome.closed {
             self.index.remove(&uid);
             self.let_go.remove(&uid);
@@ -357,9 +357,6 @@ impl Monitor {
             outcome.told.push(uid.to_owned());
         }
         let is_unsaved = std::mem::take(&mut tracked.unsaved);
-        if changed || is_unsaved {
-            outcome.changes.add(uid, events);
-        }
         if collect {
             outcome.collect.push(uid.to_owned());
         }
@@ -371,6 +368,12 @@ impl Monitor {
             }
         } else if tracked.evidence.running_container().is_some() && !self.followed.contains_key(uid) {
             outcome.running.push(uid.to_owned());
+        }
+        if changed || is_unsaved {
+            if let Some(job) = &job {
+                self.save_job_first(job, outcome);
+            }
+            outcome.changes.add(uid, events);
         }
         let tick = wake.map(|at| self.instant_of(at, now));
         if let Some(tracked) = self.index.get_mut(uid)

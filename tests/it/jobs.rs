@@ -274,7 +274,7 @@ async fn each_index_of_a_job_is_served_by_its_uri_up_to_a_limit_that_is_told() {
     assert_eq!(end["stdout"], "printed by 3\n", "that of the last");
     let indexes = &end["output"]["indexes"];
     assert_eq!(indexes["left_out"], 2, "{indexes:#}");
-    assert_eq!(world.metric("logs_indexes_left_out_total").await, 2);
+    assert_eq!(world.metric("podherald_logs_indexes_left_out_total").await, 2);
     let outputs = indexes["outputs"].as_array().unwrap();
     assert_eq!(outputs.len(), 3, "{indexes:#}");
     for (index, output) in (0..).zip(outputs) {
@@ -350,6 +350,19 @@ async fn a_late_frame_of_a_job_that_was_thought_unseen_tells_how_it_ended() {
     world.api.apply(complete());
     let end = only_end(&world).await;
     assert_eq!((&end["event_type"], &end["attempt"]), (&json!("execution_completed"), &json!(1)), "{end}");
+}
+
+/// T20a: whoever said that it was gone was behind.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_thought_gone_and_is_seen_to_run_goes_on() {
+    let world = started(&[]).await;
+    world.api.apply(ended("work-a", 0));
+    sleep(Duration::from_secs(5)).await;
+    world.api.apply(job(json!([])));
+    sleep(MINUTE).await;
+    assert!(terminals(&world.events().await).is_empty(), "it runs");
+    world.api.apply(complete());
+    assert_eq!(only_end(&world).await["event_type"], "execution_completed");
 }
 
 /// T60: made, failed and gone within a moment, without a pod; and one that ran so fast that its pod is seen after its end.

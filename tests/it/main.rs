@@ -22,7 +22,12 @@ mod process;
 mod rules;
 mod scripted_api;
 mod shipped;
+mod size;
 mod stale;
 mod walk;
 mod watch;
 mod world;
+
+// Its counters say how much was asked for (size.rs).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

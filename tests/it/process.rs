@@ -7,8 +7,14 @@ use std::{
 };
 
 use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
@@ -190,4 +196,31 @@ async fn killed_while_it_reads_a_log_the_next_process_reads_it_and_ends_the_exec
     let execution = place.start().await.ended("a").await;
     assert_eq!(execution["status"], "failed", "{execution}");
     assert_eq!((execution["exit"]["code"].as_i64(), execution["stdout"].as_str()), (Some(7), Some("said\n")));
+}
+
+/// The cluster is a part of the process: with it go its pods, and the next one has none of them.
+#[tokio::test]
+async fn what_ran_on_an_embedded_cluster_ends_soon_after_a_restart() {
+    let data = TempDir::new().unwrap();
+    let kubeconfig = data.path().join("data/kubeconfig");
+    let settings = [("PODHERALD_KUBE__MODE", "embedded")];
+    let herald = Herald::start(&kubeconfig, &data, &settings).await;
+    let config = Kubeconfig::read_from(&kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let pod = json!({
+        "metadata": {"name": "executor-e", "labels": {"execution-id": "e"}},
+        "spec": {"containers": [{"name": "executor", "image": "none", "command": ["/bin/sleep", "600"]}]},
+    });
+    let pods = Api::<Pod>::default_namespaced(Client::try_from(config).unwrap());
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    herald.until_running("e").await;
+    herald.kill().await;
+
+    let herald = Herald::start(&kubeconfig, &data, &settings).await;
+    let execution = herald.ended("e").await;
+    assert_eq!(
+        (&execution["status"], &execution["cause"]["class"]),
+        (&json!("failed"), &json!("unknown")),
+        "{execution}"
+    );
 }

@@ -196,9 +196,13 @@ pub fn observe(
 
 /// Keeps the pod that tells most. Returns the uid of the one whose output does not matter any more.
 fn weigh(job: &mut Evidence, pod: &Evidence, step: &mut Step) -> Option<String> {
+    let is_decided = job.ending.is_some();
     let Subject::Job(facts) = &mut job.subject else { return None };
     let part = pod.subject.of_job().filter(|part| part.output.is_some() && !part.superseded)?;
     let ending = pod.ending.as_ref()?;
+    if is_decided {
+        return (facts.chosen.as_ref() != Some(&pod.uid)).then(|| pod.uid.clone());
+    }
     let class = ending.cause.as_ref().map(|cause| cause.class);
     let candidate = Candidate {
         by_itself: !matches!(class, Some(CauseClass::Deleted | CauseClass::Unknown)),
@@ -239,19 +243,24 @@ fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
     changed |= fill(&mut evidence.deletion, || {
         job.deletion.map(|_| Deletion { seen_at: now, while_running: true, grace_seconds: None })
     });
-    if job.active_deadline_seconds.is_some() {
+    if !is_late && job.active_deadline_seconds.is_some() {
         changed |= replace(&mut evidence.active_deadline_seconds, job.active_deadline_seconds);
     }
     if !is_late {
         changed |= suspend(evidence, job.suspended, now);
     }
     let Subject::Job(facts) = &mut evidence.subject else { return changed };
-    changed |= replace(&mut facts.unseen, false);
+    if std::mem::take(&mut facts.unseen) {
+        // That it was gone is all that was known of it, and whoever said so was behind.
+        evidence.gone = None;
+        facts.confirmed_at = None;
+        changed = true;
+    }
     if !is_late {
         changed |= replace(&mut facts.suspended, job.suspended);
-    }
-    if job.completions.is_some() {
-        changed |= replace(&mut facts.completions, job.completions);
+        if job.completions.is_some() {
+            changed |= replace(&mut facts.completions, job.completions);
+        }
     }
     for (known, seen) in [(&mut facts.succeeded, job.succeeded), (&mut facts.failed, job.failed)] {
         changed |= replace(known, seen.max(*known));

@@ -79,7 +79,9 @@ impl Merge<'_> {
             self.evidence.main = main;
         }
         // The one field of a running pod's spec that may change: it may be lowered.
-        if pod.active_deadline_seconds.is_some() && pod.active_deadline_seconds != self.evidence.active_deadline_seconds
+        if !self.is_late
+            && pod.active_deadline_seconds.is_some()
+            && pod.active_deadline_seconds != self.evidence.active_deadline_seconds
         {
             self.evidence.active_deadline_seconds = pod.active_deadline_seconds;
             self.changed = true;

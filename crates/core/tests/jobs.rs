@@ -4,11 +4,14 @@
 
 mod family;
 
+use std::sync::Arc;
+
 use family::*;
 use podherald_core::{
-    event::CauseClass,
-    evidence::Intent,
+    event::{CauseClass, Verdict},
+    evidence::{Intent, Subject},
     identity::attempt_key,
+    job::{self, Observation},
     pod::{ATTEMPT_ANNOTATION, INTENT_ANNOTATION, Phase},
 };
 
@@ -351,4 +354,33 @@ fn the_attempts_key_is_the_jobs_uid_unless_it_is_annotated() {
     assert_eq!(family.job.attempt_key, "try-2");
     assert_eq!(family.pods["uid-1"].attempt_key, "try-2");
     assert_eq!(family.pods["uid-1"].phase, Phase::Running);
+}
+
+#[test]
+fn a_pod_whose_output_comes_after_the_decision_takes_nobodys_place() {
+    let mut family = Family::new(job());
+    family.pod(ended(1, 1));
+    let mut job = family.job.clone();
+    let pods = || family.pods.values().cloned().map(Arc::new).collect();
+    let step =
+        job::observe(&mut job, Observation::Seen(&failed("BackoffLimitExceeded")), pods, &family.policy, after(200));
+    assert!(step.own.collect && job.ending.is_some());
+
+    let mut later = Family::new(family::job());
+    later.pod(ended(2, 1));
+    let pod = &later.pods["uid-2"];
+    let step = job::observe(&mut job, Observation::Pod(pod), Vec::new, &family.policy, after(201));
+    assert_eq!(step.superseded.as_deref(), Some("uid-2"));
+    assert_eq!(job.subject.job().unwrap().chosen.as_deref(), Some("uid-1"));
+}
+
+#[test]
+fn an_index_that_has_completed_and_is_not_read_yet_is_listed_as_lost() {
+    let mut family = Family::new(job());
+    family.pod(of_index(0, ended(1, 0)));
+    let mut pod = family.pods["uid-1"].clone();
+    let Subject::PodOfJob(part) = &mut pod.subject else { panic!("it is a pod of a Job") };
+    part.output = None;
+    let listed = job::indexes::outputs(&[Arc::new(pod)], &family.policy).unwrap().outputs;
+    assert_eq!((listed[0].index, listed[0].stdout.verdict), (0, Verdict::Lost));
 }

@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(super) partial: Counter,
     pub(super) truncated: Counter,
     pub(super) not_stored: Counter,
+    pub(super) not_discarded: Counter,
     pub(super) indexes_left_out: Counter,
     pub(super) seconds: Histogram,
 }
@@ -33,6 +34,7 @@ impl Default for Metrics {
             partial: Counter::default(),
             truncated: Counter::default(),
             not_stored: Counter::default(),
+            not_discarded: Counter::default(),
             indexes_left_out: Counter::default(),
             // 0.5 ms to 33 s: from a small log at hand to one that never came.
             seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 17)),
@@ -41,14 +43,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes them known under `logs_...`.
+    /// Makes them known under `podherald_logs_...`.
     pub fn register(&self, registry: &mut Registry) {
-        let logs = registry.sub_registry_with_prefix("logs");
+        let logs = registry.sub_registry_with_prefix("podherald_logs");
         logs.register("retries", "Reads of a log that were tried again, by reason", self.retries.clone());
         logs.register("lost", "Logs of which nothing could be read, by reason", self.lost.clone());
         logs.register("partial", "Logs of which a part could not be read", self.partial.clone());
         logs.register("truncated", "Outputs larger than logs.max_bytes", self.truncated.clone());
         logs.register("not_stored", "Outputs that could not be written to the disk", self.not_stored.clone());
+        logs.register("not_discarded", "Outputs that do not matter any more and stay", self.not_discarded.clone());
         logs.register(
             "indexes_left_out",
             "Completed indexes of Jobs beyond logs.max_indexes, whose output is not kept",

@@ -241,10 +241,8 @@ impl Collector {
 
     /// Lets go of what these pods printed: others' outputs matter more.
     pub async fn discard(&self, pods: Vec<OfPod>) {
-        if pods.is_empty() {
-            return;
-        }
         if let Err(error) = self.store.remove_pods(pods).await {
+            self.metrics.not_discarded.inc();
             tracing::warn!(%error, "an output that does not matter any more stays until its Job's end");
         }
     }

@@ -145,7 +145,7 @@ impl Fixture {
         self.requests.lock().unwrap().len()
     }
 
-    /// Asserts that a metric has a value, `logs_partial_total 1` for instance.
+    /// Asserts that a metric has a value, `podherald_logs_partial_total 1` for instance.
     fn counted(&self, line: &str) {
         let text = self.metrics.text();
         assert!(text.lines().any(|known| known == line), "no `{line}` in\n{text}");
@@ -192,9 +192,9 @@ async fn what_may_pass_is_tried_again() {
     assert!(requests[6] - requests[5] >= Duration::from_secs(5), "Retry-After: {requests:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
     for reason in ["not_ready", "unreachable", "throttled", "broke_off"] {
-        fixture.counted(&format!("logs_retries_total{{reason=\"{reason}\"}} 1"));
+        fixture.counted(&format!("podherald_logs_retries_total{{reason=\"{reason}\"}} 1"));
     }
-    fixture.counted("logs_retries_total{reason=\"server_error\"} 2");
+    fixture.counted("podherald_logs_retries_total{reason=\"server_error\"} 2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn not_found_is_final_after_a_few_tries() {
     assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), ("", Verdict::Lost));
     assert_eq!(collected.notes, ["log_lost: 404 Not Found: pods \"executor-e1\" not found", "report_unread"]);
     assert_eq!(fixture.asked(), 5, "the log, and between two tries whose the name is");
-    fixture.counted("logs_lost_total{reason=\"not_found\"} 1");
+    fixture.counted("podherald_logs_lost_total{reason=\"not_found\"} 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +219,7 @@ async fn the_log_of_a_later_pod_of_the_same_name_is_not_taken() {
         let fixture = fixture([first, answer, log("another's")]);
         let collected = fixture.collect().await;
         assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), ("", Verdict::Lost));
-        fixture.counted("logs_lost_total{reason=\"gone\"} 1");
+        fixture.counted("podherald_logs_lost_total{reason=\"gone\"} 1");
     }
     let fixture = fixture([refuse(400, "is waiting to start: no logs yet"), Step::Unreachable, log("ours")]);
     assert_eq!(fixture.collect().await.stdout.text, "ours", "when in doubt, it is ours");
@@ -233,7 +233,7 @@ async fn forbidden_is_final_after_a_few_tries() {
     assert_eq!(verdict(&collected.stdout), Verdict::Lost);
     assert_eq!(collected.notes[0], "log_lost: forbidden: no");
     assert!(begun.elapsed() < Duration::from_secs(1));
-    fixture.counted("logs_lost_total{reason=\"forbidden\"} 1");
+    fixture.counted("podherald_logs_lost_total{reason=\"forbidden\"} 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,7 +243,7 @@ async fn the_servers_sentence_in_place_of_a_log_is_lost_unless_a_second_look_fin
     let fixture1 = fixture([log(sentence), log(sentence)]);
     let collected = fixture1.collect().await;
     assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), ("", Verdict::Lost));
-    fixture1.counted("logs_lost_total{reason=\"not_retrievable\"} 1");
+    fixture1.counted("podherald_logs_lost_total{reason=\"not_retrievable\"} 1");
     let fixture2 = fixture([log(sentence), log("there it is")]);
     assert_eq!(fixture2.collect().await.stdout.text, "there it is");
 }
@@ -267,7 +267,7 @@ async fn a_log_that_does_not_begin_as_it_did_is_partial() {
         let fixture = fixture([Step::Log(now.split_inclusive('o').map(|part| part.to_owned().into()).collect())]);
         let collected = fixture.collector.collect(Job { beginning: begun.clone(), ..job() }).await;
         assert_eq!((collected.stdout.text.as_str(), verdict(&collected.stdout)), (now, expected));
-        fixture.counted(&format!("logs_partial_total {}", u8::from(expected == Verdict::Partial)));
+        fixture.counted(&format!("podherald_logs_partial_total {}", u8::from(expected == Verdict::Partial)));
     }
 }
 
@@ -282,7 +282,7 @@ async fn a_read_that_hangs_is_cut_at_the_deadline() {
     );
     assert_eq!(begun.elapsed().as_secs(), 30);
     assert_eq!(collected.notes, ["report_unread"]);
-    fixture.counted("logs_partial_total 1");
+    fixture.counted("podherald_logs_partial_total 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +338,7 @@ async fn nobody_is_asked_for_the_log_of_a_pod_that_is_gone() {
     let collected = fixture.collector.collect(Job { gone: true, termination_message: Some(summary), ..job() }).await;
     assert_eq!((verdict(&collected.stdout), collected.exit_code), (Verdict::Lost, Some(2)));
     assert_eq!(collected.notes, ["log_lost: the pod is gone"]);
-    fixture.counted("logs_lost_total{reason=\"gone\"} 1");
+    fixture.counted("podherald_logs_lost_total{reason=\"gone\"} 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,7 +361,7 @@ async fn a_log_without_a_line_end_passes_through_in_pieces() {
         (Verdict::Truncated, Some(10 << 20), 1 << 20)
     );
     assert_eq!(collected.notes, ["report_too_large"]);
-    fixture.counted("logs_truncated_total 1");
+    fixture.counted("podherald_logs_truncated_total 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,7 +372,7 @@ async fn those_who_wait_for_a_slot_wait_no_longer_than_their_deadline() {
     let slow = fixture.collector.collect(Job { deadline: begun + Duration::from_secs(60), ..job() });
     let (_, waiting) = tokio::join!(slow, fixture.collect());
     assert_eq!(verdict(&waiting.stdout), Verdict::Lost);
-    fixture.counted("logs_lost_total{reason=\"deadline\"} 1");
+    fixture.counted("podherald_logs_lost_total{reason=\"deadline\"} 1");
     assert_eq!(fixture.asked(), 1);
 }
 
@@ -385,5 +385,5 @@ async fn without_a_disk_the_event_still_goes_out() {
     assert_eq!((summary.verdict, summary.bytes_total), (Verdict::Truncated, Some(700_000)));
     assert_eq!(summary.bytes_kept, 64 << 10);
     assert_eq!(collected.notes, ["output_not_stored"]);
-    fixture.counted("logs_not_stored_total 1");
+    fixture.counted("podherald_logs_not_stored_total 1");
 }

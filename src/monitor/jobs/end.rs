@@ -98,6 +98,15 @@ impl Monitor {
         })
     }
 
+    /// Removes these, and does not wait for the disk.
+    pub(in crate::monitor) fn discard(&mut self, pods: Vec<OfPod>) {
+        while self.discards.try_join_next().is_some() {}
+        if !pods.is_empty() {
+            let collector = self.collector.clone();
+            self.discards.spawn(async move { collector.discard(pods).await });
+        }
+    }
+
     /// Makes the output of the pod that was chosen the Job's.
     pub(in crate::monitor) fn collect_of_job(&mut self, job: &Evidence) {
         let pods = self.index.pods_of_job(&job.execution_id, &job.uid);

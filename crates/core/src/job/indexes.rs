@@ -12,6 +12,7 @@ use crate::{
     event::{IndexOutput, Indexes},
     evidence::{Evidence, Outcome},
     mapper::{self, Policy},
+    output::Collected,
 };
 
 /// True if this pod completed an index whose output is kept, whatever becomes of the Job.
@@ -29,15 +30,15 @@ pub fn outputs(pods: &[Arc<Evidence>], policy: &Policy) -> Option<Indexes> {
             left_out.insert(index);
             continue;
         }
-        let Some(output) = output(pod, index) else { continue };
-        let end = pod.ending.as_ref().map(|ending| (ending.at, pod.uid.clone()));
+        let Some((part, output)) = pod.subject.of_job().zip(output(pod, index)) else { continue };
+        let end = pod.ending.as_ref().map(|ending| (ending.at, part.number));
         last.entry(index)
             .and_modify(|known: &mut (Option<_>, IndexOutput)| {
                 if known.0 < end {
-                    *known = (end.clone(), output.clone());
+                    *known = (end, output.clone());
                 }
             })
-            .or_insert_with(|| (end.clone(), output.clone()));
+            .or_insert_with(|| (end, output.clone()));
     }
     let outputs: Vec<_> = last.into_values().map(|(_, output)| output).collect();
     let left_out = u32::try_from(left_out.len()).unwrap_or(u32::MAX);
@@ -50,8 +51,11 @@ fn completed(pod: &Evidence) -> Option<u32> {
     pod.subject.of_job().filter(|_| has_completed)?.index
 }
 
+/// What an index printed, as far as it could be read by now.
 fn output(pod: &Evidence, index: u32) -> Option<IndexOutput> {
-    let collected = pod.subject.of_job()?.output.as_deref()?;
+    let unread = Collected::default();
+    let part = pod.subject.of_job()?;
+    let collected = part.output.as_deref().unwrap_or(&unread);
     let code = pod.ending.as_ref().and_then(|ending| ending.exit.code);
     let mut output = IndexOutput {
         index,
@@ -62,7 +66,7 @@ fn output(pod: &Evidence, index: u32) -> Option<IndexOutput> {
         stderr: collected.stderr.as_ref().map(|stderr| stderr.summary.clone()),
         uri: format!("{}?index={index}", mapper::output_uri(&pod.execution_id)),
     };
-    if !collected.is_stored() {
+    if part.output.is_none() || !collected.is_stored() {
         output.lose();
     }
     Some(output)

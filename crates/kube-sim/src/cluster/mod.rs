@@ -45,7 +45,8 @@ pub(crate) use update::Part;
 pub struct Options {
     /// The time of day.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Makes `metadata.uid`s; random unless it is given a seed.
+    /// Makes `metadata.uid`s; random unless it is given a seed. Seeded, versions count from 1; else from the microseconds since
+    /// 1970, so that whoever knew an earlier cluster in this place does not take the present one for one that is behind.
     pub seed: Option<u64>,
 }
 

@@ -61,15 +61,16 @@ pub(crate) struct State {
 
 impl State {
     pub(super) fn new(options: &Options, limits: Limits) -> Self {
+        let first = options.seed.map_or_else(|| (options.clock)().as_microsecond().unsigned_abs(), |_| 1);
         let mut state = Self {
-            version: 1,
+            version: first,
             objects: Kind::ALL.map(|kind| (kind, BTreeMap::new())).into(),
             history: Kind::ALL.map(|kind| (kind, History::default())).into(),
             dependents: BTreeMap::new(),
             bytes: 0,
             limits,
             random: Random::new(options.seed),
-            bell: watch::Sender::new(1),
+            bell: watch::Sender::new(first),
             forgotten_changes: 0,
             dropped_events: 0,
         };
