@@ -13,16 +13,17 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use jiff::Timestamp;
 use kube_sim::{
     api::{self, Api},
     cluster::{Cluster, Kind, Limits, Options},
     logs::{LogRequest, LogStream, Logs, NoLog},
     tls::Credentials,
 };
+use podherald::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ impl Logs for SameLog {
 /// A cluster with so many copies of one pod.
 fn cluster_of(count: usize, stage: Stage) -> Cluster {
     let limits = Limits { objects: count + 100, bytes: usize::MAX, ..Limits::default() };
-    let cluster = Cluster::bounded(Options { clock: Arc::new(Timestamp::now), seed: Some(1) }, limits);
+    let cluster = Cluster::bounded(Options { clock: Arc::new(|| SystemClock.now()), seed: Some(1) }, limits);
     cluster.set_logs(Arc::new(SameLog));
     let recorded = stage.pod();
     for n in 0..count {
@@ -116,7 +117,7 @@ async fn start(kubeconfig: &Path, events: usize, rest: Duration) -> Found {
     podherald.until_ready().await;
     let ready = began.elapsed();
     let all = async {
-        while (podherald.metric("podherald_journal_events_total").await as usize) < events {
+        while podherald.metric("podherald_journal_events_total").await < events as f64 {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -136,10 +137,11 @@ async fn measure(count: usize, stage: Stage, rest: Duration) -> Found {
     let kubeconfig = directory.path().join("kubeconfig");
     credentials.write_kubeconfig(listener.local_addr().unwrap(), &kubeconfig).unwrap();
     let api = Api::new(cluster_of(count, stage));
-    let server = tokio::spawn(api::serve(api, listener, credentials, stop.clone()));
+    let mut server = JoinSet::new();
+    server.spawn(api::serve(api, listener, credentials, stop.clone()));
     let found = start(&kubeconfig, count * stage.events(), rest).await;
     stop.cancel();
-    server.await.unwrap().unwrap();
+    server.join_next().await.expect("the server was started").unwrap().unwrap();
     found
 }
 

@@ -79,6 +79,7 @@ async fn cost_of_one_among(pods: usize) -> (f64, f64) {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "it says how long to go on, and is no setting")]
 async fn a_pod_costs_the_same_among_many_as_among_few() {
     let sizes = env::var("PODHERALD_SIZES").map_or(SIZES.to_vec(), |sizes| {
         sizes.split(',').map(|size| size.parse().expect("PODHERALD_SIZES are numbers")).collect()

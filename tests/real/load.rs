@@ -11,6 +11,7 @@ use crate::{
 /// `just soak` has more.
 const PODS: usize = 1000;
 
+#[expect(clippy::disallowed_methods, reason = "it is no setting of podherald")]
 fn pods() -> usize {
     std::env::var("PODHERALD_PODS").map_or(PODS, |pods| pods.parse().expect("PODHERALD_PODS is a number"))
 }
