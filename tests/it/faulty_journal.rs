@@ -7,8 +7,8 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use podherald::journal::{
-    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery, Pruned, Record,
-    Result, Retention, Subscription,
+    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
+    Pruned, Record, Result, Retention, Subscription,
 };
 use podherald_core::{evidence::Evidence, execution::Execution};
 use tokio::sync::watch;

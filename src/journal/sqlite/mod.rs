@@ -36,8 +36,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery, Pruned, Record,
-    Result, Retention, Subscription, live::Live,
+    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
+    Pruned, Record, Result, Retention, Subscription, live::Live,
 };
 use reader::Readers;
 use writer::{Request, Writer};
