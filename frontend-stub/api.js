@@ -2,9 +2,10 @@
 
 /// What the server, or the way to it, says is wrong.
 export class Problem extends Error {
-  constructor(status, title, detail) {
+  constructor(status, title, detail, body = {}) {
     super(detail ? `${title}: ${detail}` : title);
     this.status = status;
+    this.body = body;
   }
 }
 
@@ -25,7 +26,7 @@ async function ask(path, accept, signal) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw new Problem(response.status, problem.title ?? `Status ${response.status}`, problem.detail);
+  throw new Problem(response.status, problem.title ?? `Status ${response.status}`, problem.detail, problem);
 }
 
 export const json = async (path, signal) => (await ask(path, "application/json", signal)).json();

@@ -1,16 +1,29 @@
-// Is podherald itself well: the watch, the journal, and the numbers behind them.
+// Is podherald itself well: the watch, the journal, the sinks, and the numbers behind them.
 
 import { json, text } from "./api.js";
+import { plural } from "./words.js";
 
-/// Readiness of a role, in words.
+/// Readiness of a role, in words, and how the sinks are doing.
 export async function readiness(role, signal) {
   try {
-    const { checks } = await json(`/readyz?role=${role}`, signal);
-    return { isWell: true, words: checks.length > 0 ? `${[...new Set(checks)].join(" and ")} well` : "well" };
+    const { checks, sinks } = await json(`/readyz?role=${role}`, signal);
+    return { sinks, isWell: true, words: checks.length > 0 ? `${[...new Set(checks)].join(" and ")} well` : "well" };
   } catch (error) {
     if (signal?.aborted) throw error;
-    return { isWell: false, words: error.status === 503 ? error.message.replace(/^Not ready: /, "") : error.message, isAway: error.status === 0 };
+    return { sinks: error.body?.sinks, isWell: false, words: error.status === 503 ? error.message.replace(/^Not ready: /, "") : error.message, isAway: error.status === 0 };
   }
+}
+
+/// How far a sink has come, in words.
+export function sinkWords({ required, failing, lag_events, lag_seconds, rejected, missed, last_error }) {
+  const behind = lag_events > 0 ? `${plural(lag_events, "event")} behind, for ${plural(Math.round(lag_seconds), "second")}` : "has everything";
+  return [
+    failing ? `takes nothing: ${last_error}` : "",
+    behind,
+    rejected > 0 ? `${plural(rejected, "event")} left out` : "",
+    missed > 0 ? `${plural(missed, "event")} missed` : "",
+    required ? "required" : "",
+  ].filter(Boolean).join("; ");
 }
 
 const NUMBERS = [

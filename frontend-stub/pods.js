@@ -2,7 +2,7 @@
 
 import { Problem, json, path } from "./api.js";
 import { h, setText } from "./dom.js";
-import { numbers, readiness } from "./health.js";
+import { numbers, readiness, sinkWords } from "./health.js";
 import { toExecution } from "./route.js";
 import { Stream } from "./stream.js";
 import { ago, plural } from "./words.js";
@@ -87,10 +87,12 @@ export class PodsPage {
   }
 
   #drawHealth(monitor, api, found) {
-    const row = (name, { isWell, words }) => h("div", {}, h("dt", {}, name),
-      h("dd", { "data-well": String(isWell) }, h("span", { class: "dot", "aria-hidden": "true" }), isWell ? words : `not ready: ${words}`));
-    const rows = [row("Monitor", monitor), row("API", api)];
-    if (rows.some((row, index) => row.textContent !== this.health.children[index]?.textContent)) this.health.replaceChildren(...rows);
+    const row = (name, isWell, words) => h("div", {}, h("dt", {}, name),
+      h("dd", { "data-well": String(isWell) }, h("span", { class: "dot", "aria-hidden": "true" }), words));
+    const role = (name, { isWell, words }) => row(name, isWell, isWell ? words : `not ready: ${words}`);
+    const sinks = (api.sinks ?? []).map(sink => row(`Sink ${sink.name}`, !sink.failing, sinkWords(sink)));
+    const rows = [role("Monitor", monitor), role("API", api), ...sinks];
+    if (rows.length !== this.health.children.length || rows.some((row, index) => row.textContent !== this.health.children[index]?.textContent)) this.health.replaceChildren(...rows);
     this.numbers.replaceChildren(...found.map(([name, value]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, value.toLocaleString("en", { maximumFractionDigits: 1 })))));
   }

@@ -17,7 +17,7 @@ use crate::{
     embedded,
     health::{Readiness, Role},
     http,
-    journal::{self, Journal},
+    journal::{self, Journal, Subscription},
     live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
@@ -28,7 +28,9 @@ use crate::{
     },
     open_files,
     output_store::{self, OutputStore},
+    relay::{self, Relay},
     retention::Retention,
+    sink::{Sink, redis},
     supervisor::{self, Phase, Supervisor},
 };
 
@@ -58,6 +60,9 @@ pub enum Error {
     /// The output cannot be stored.
     #[error(transparent)]
     Outputs(#[from] output_store::Error),
+    /// What a setting of the Redis names cannot be read.
+    #[error(transparent)]
+    Redis(#[from] redis::Error),
     /// Nobody says which cluster.
     #[error(
         "no usable cluster: KUBECONFIG (or ~/.kube/config) must name a readable kubeconfig, or podherald must run in a pod \
@@ -186,6 +191,8 @@ impl Server {
             registry: &mut registry,
             supervisor: Supervisor::new(readiness.clone()),
         };
+        // Before there is anything new: a sink that begins with the present shall have all of it.
+        parts.start_relays().await?;
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
@@ -366,6 +373,30 @@ impl Parts<'_> {
         freshness
     }
 
+    async fn start_relays(&mut self) -> Result<(), Error> {
+        let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
+        if let Some(options) = redis_options(self.config) {
+            options.examine().await?;
+            let of = Subscription { sink: redis::NAME, required: self.config.redis.required };
+            sinks.push((of, Arc::new(redis::Redis::new(options, self.journal.clone()))));
+        }
+        // Without any, too: retention must know that it waits for nobody.
+        let cursors = self.journal.subscribe(sinks.iter().map(|(of, _)| of.clone()).collect()).await?;
+        let mut progress = Vec::new();
+        for ((of, sink), cursor) in sinks.into_iter().zip(cursors) {
+            let relay = Relay::new(of, cursor, sink, self.journal.clone());
+            let probed = relay.progress();
+            progress.push(relay.progress());
+            self.readiness.register_sink(Arc::new(move || probed.health()));
+            self.supervisor.spawn("relay", Phase::Flush, |stop| async move {
+                relay.run(stop).await;
+                Ok(())
+            });
+        }
+        self.registry.register_collector(Box::new(relay::Metrics(progress)));
+        Ok(())
+    }
+
     fn start_retention(&mut self) {
         let retention = Retention {
             journal: self.journal.clone(),
@@ -378,6 +409,19 @@ impl Parts<'_> {
             Ok(())
         });
     }
+}
+
+fn redis_options(config: &Config) -> Option<redis::Options> {
+    let settings = &config.redis;
+    let url = settings.url.clone().map(redis::Url::Given);
+    let url = url.or_else(|| settings.url_file.clone().map(redis::Url::File))?;
+    Some(redis::Options {
+        ca_file: settings.ca_file.clone(),
+        timeout: settings.timeout,
+        stream_max_events: settings.stream_max_events,
+        stream_retention: settings.stream_retention,
+        ..redis::Options::new(url)
+    })
 }
 
 /// Label of every pod of a Job.

@@ -16,6 +16,8 @@ pub enum Point {
     Commit,
     /// Before a frame is written to a reader.
     Serve,
+    /// Before a batch goes to a sink, between its acknowledgement and the cursor's move, and after that.
+    Relay,
 }
 
 /// Dies here with SIGKILL if `PODHERALD_CRASH_AT=<point>:<n>` says so and this is the n-th time.
@@ -57,6 +59,7 @@ mod plan {
             "append" => Point::Append,
             "commit" => Point::Commit,
             "serve" => Point::Serve,
+            "relay" => Point::Relay,
             _ => return None,
         };
         Some((point, n.parse().ok()?))

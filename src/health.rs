@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 /// The roles that `/readyz?role=` tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -17,10 +20,41 @@ pub enum Role {
 /// Says what is wrong, if anything is.
 pub type Probe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Says how a sink is doing.
+pub type SinkProbe = Arc<dyn Fn() -> SinkHealth + Send + Sync>;
+
+/// How a sink is doing. It does not decide on readiness: events wait for it in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+pub struct SinkHealth {
+    /// Which.
+    #[schema(value_type = String)]
+    pub name: &'static str,
+    /// Retention waits for it.
+    pub required: bool,
+    /// The last try failed.
+    pub failing: bool,
+    /// Events that it has not acknowledged yet.
+    pub lag_events: u64,
+    /// Time since it had all there was; after a start from then on.
+    pub lag_seconds: f64,
+    /// Events that it acknowledged since the start.
+    pub delivered: u64,
+    /// Tries that failed since the start.
+    pub retries: u64,
+    /// Events that it can never carry, left out since the start; the log has their ids.
+    pub rejected: u64,
+    /// Events that retention took before it had them, ever.
+    pub missed: u64,
+    /// What failed last, and what would be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
 /// All that must be well for the process to be ready. Components register their probes at start.
 #[derive(Default)]
 pub struct Readiness {
     probes: Mutex<Vec<(Role, &'static str, Probe)>>,
+    sinks: Mutex<Vec<SinkProbe>>,
     draining: AtomicBool,
 }
 
@@ -39,6 +73,16 @@ impl Readiness {
     /// Adds a probe.
     pub fn register(&self, role: Role, name: &'static str, probe: Probe) {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner).push((role, name, probe));
+    }
+
+    /// Adds a sink.
+    pub fn register_sink(&self, probe: SinkProbe) {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
+    }
+
+    /// How all sinks are doing.
+    pub fn sinks(&self) -> Vec<SinkHealth> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|probe| probe()).collect()
     }
 
     /// From now on nothing is ready: the process is on its way out.

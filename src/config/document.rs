@@ -1,4 +1,4 @@
-//! `podherald config`: the effective settings as a file that could be used as they are.
+//! `podherald config`: the effective settings as a file that could be used as they are, but for the secrets.
 
 use super::{Config, Effective, Origin};
 
@@ -15,8 +15,8 @@ pub fn document(effective: &Effective) -> String {
         for line in setting.doc {
             text += &format!("#{line}\n");
         }
-        let (value, origin) = effective.value(setting.key);
-        text += &format!("{name} = {value}");
+        let origin = effective.value(setting.key).1;
+        text += &format!("{name} = {}", effective.shown(setting));
         if *origin != Origin::Default {
             // A line break in a file's name would end the comment.
             text += &format!(" # set by {}", origin.to_string().escape_debug());

@@ -14,6 +14,7 @@ mod kube;
 mod logs;
 mod monitor;
 mod names;
+mod redis;
 mod setting;
 mod source;
 mod telemetry;
@@ -21,6 +22,7 @@ mod value;
 
 use std::path::PathBuf;
 
+pub use self::redis::{Redis, RedisUrl};
 pub use document::document;
 pub use embedded::Embedded;
 pub use error::Error;
@@ -60,6 +62,8 @@ setting::settings! {
         logs: Logs,
         /// `[journal]`.
         journal: Journal,
+        /// `[redis]`.
+        redis: Redis,
         /// `[telemetry]`.
         telemetry: Telemetry,
     }
@@ -93,7 +97,8 @@ impl Config {
         self.embedded.validate(effective, self.kube.mode)?;
         self.monitor.validate(effective)?;
         self.logs.validate(effective)?;
-        self.journal.validate(effective)
+        self.journal.validate(effective)?;
+        self.redis.validate(effective)
     }
 }
 
@@ -149,7 +154,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 37);
+        assert_eq!(keys.len(), 44);
     }
 
     #[test]
@@ -203,6 +208,18 @@ mod tests {
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
             (vec![("journal.max_bytes", "4GB")], "a size such as"),
             (vec![("journal.max_bytes", "4KiB")], "at least `256KiB`"),
+            (vec![("redis.url", "http://localhost")], "a URL such as `redis://localhost:6379`"),
+            (vec![("redis.url_file", "u"), ("redis.url", "redis://localhost")], "`off` while `redis.url` is set"),
+            (vec![("redis.required", "true")], "unless `redis.url` or `redis.url_file` is set"),
+            (
+                vec![("redis.ca_file", "f"), ("redis.url", "redis://localhost")],
+                "`off` unless `redis.url` begins with `rediss",
+            ),
+            (vec![("redis.timeout", "0s")], "more than nothing"),
+            (vec![("redis.stream_max_events", "0")], "more than nothing"),
+            (vec![("redis.stream_max_events", "-1")], "a whole number"),
+            (vec![("redis.stream_max_events", "many")], "a whole number"),
+            (vec![("redis.stream_retention", "0s")], "more than nothing"),
             (vec![("telemetry.log", "podherald=loud")], "a level"),
         ] {
             let error = Config::of(&settings).unwrap_err().to_string();
@@ -220,6 +237,20 @@ mod tests {
             vec![("embedded.listen", "off"), ("embedded.demo", "true")],
         ] {
             Config::of(&settings).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_secret_is_printed_neither_as_it_is_nor_where_it_is_wrong() {
+        for url in ["redis://app:s3cret@host/1", "http://app:s3cret@host", "redis://app:s3cret", "s3cret@host"] {
+            let mut effective = Effective::defaults();
+            effective.add_flag(&Flag { name: "--set".into(), key: "redis.url".into(), value: url.into() }).unwrap();
+            let refused =
+                Config::from_effective(&effective).map_or_else(|error| error.to_string(), |c| format!("{c:?}"));
+            let printed = document(&effective);
+            for text in [refused, printed] {
+                assert!(!text.contains("s3cret") && text.contains("***"), "{url}: {text}");
+            }
         }
     }
 

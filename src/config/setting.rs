@@ -13,6 +13,8 @@ pub struct Setting {
     pub default: &'static str,
     /// Reads the notation of variables and flags; what does not fit stays a string, which the type then refuses.
     pub(super) from_text: fn(&str) -> toml::Value,
+    /// What of a value may be printed.
+    pub(super) shown: fn(&toml::Value) -> toml::Value,
 }
 
 impl Setting {
@@ -25,6 +27,11 @@ impl Setting {
 /// `T`'s reading of text; a function of its own so that the macro below stays short.
 pub(super) fn from_text<T: Value>(text: &str) -> toml::Value {
     T::from_text(text)
+}
+
+/// `T`'s way to show a value.
+pub(super) fn shown<T: Value>(value: &toml::Value) -> toml::Value {
+    T::shown(value)
 }
 
 /// Declares a section: a struct, the table of its settings, and how the one is read from the other.
@@ -53,6 +60,7 @@ macro_rules! settings {
                     doc: &[$($doc),+],
                     default: stringify!($default),
                     from_text: $crate::config::setting::from_text::<$type>,
+                    shown: $crate::config::setting::shown::<$type>,
                 }),*];
                 #[allow(unused_mut)]
                 let mut settings: Vec<_> = OWN.iter().collect();

@@ -106,6 +106,11 @@ impl Effective {
         Self(Config::settings().iter().map(|setting| (setting.key, (default(setting), Origin::Default))).collect())
     }
 
+    /// What may be printed of a setting's value.
+    pub(super) fn shown(&self, setting: &Setting) -> Toml {
+        (setting.shown)(self.value(setting.key).0)
+    }
+
     /// A setting's value and who set it.
     pub fn value(&self, key: &str) -> (&Toml, &Origin) {
         let (value, origin) = self.0.get(key).expect("every declared setting has a value, its default at least");
@@ -118,8 +123,10 @@ impl Effective {
 
     /// The error that says what is wrong with a setting, and what would be right.
     pub(super) fn refuse(&self, key: &'static str, right: &str) -> Error {
-        let (value, origin) = self.value(key);
-        Error::Invalid { key, origin: origin.clone(), found: brief(value), right: right.to_owned() }
+        let setting =
+            Config::settings().into_iter().find(|setting| setting.key == key).expect("only settings are refused");
+        let origin = self.value(key).1.clone();
+        Error::Invalid { key, origin, found: brief(&self.shown(setting)), right: right.to_owned() }
     }
 
     fn add_file(&mut self, path: &Path, table: &Table) -> Result<(), Error> {
@@ -162,7 +169,10 @@ impl Effective {
         };
         let origin = Origin::Variable(name.into_owned());
         let Some(text) = value.to_str() else {
-            let (key, found, right) = (setting.key, format!("{value:?}"), "text in UTF-8".into());
+            let lossy = Toml::String(value.to_string_lossy().into_owned());
+            let shown = (setting.shown)(&lossy);
+            let found = if shown == lossy { format!("{value:?}") } else { brief(&shown) };
+            let (key, right) = (setting.key, "text in UTF-8".into());
             return Err(Error::Invalid { key, origin, found, right });
         };
         self.0.insert(setting.key, ((setting.from_text)(text), origin));

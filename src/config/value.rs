@@ -22,6 +22,11 @@ pub(super) trait Value: Sized {
     fn from_text(text: &str) -> Toml {
         Toml::String(text.to_owned())
     }
+
+    /// What anybody may see of a value, right or wrong: all of it, unless it is a secret.
+    fn shown(value: &Toml) -> Toml {
+        value.clone()
+    }
 }
 
 /// An amount of bytes.
@@ -197,6 +202,10 @@ impl<T: Value> Value for Option<T> {
 
     fn from_toml(value: &Toml) -> Option<Self> {
         if value.as_str() == Some("off") { Some(None) } else { T::from_toml(value).map(Some) }
+    }
+
+    fn shown(value: &Toml) -> Toml {
+        if value.as_str() == Some("off") { value.clone() } else { T::shown(value) }
     }
 }
 

@@ -5,10 +5,13 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{health::Finding, journal, output_store};
+use crate::{
+    health::{Finding, SinkHealth},
+    journal, output_store,
+};
 
 /// Why a request has no better answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Error {
     /// No such path.
     NoRoute,
@@ -49,7 +52,12 @@ pub enum Error {
     /// Another process owns the data directory.
     Standby,
     /// The process is not ready for what was asked.
-    NotReady(Vec<Finding>),
+    NotReady {
+        /// What was asked.
+        findings: Vec<Finding>,
+        /// How the sinks are doing all the same.
+        sinks: Vec<SinkHealth>,
+    },
     /// The process is on its way out.
     Closing,
     /// The handler took too long.
@@ -59,7 +67,7 @@ pub enum Error {
 }
 
 /// An answer as `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
     /// Stable: `urn:podherald:problem:` and a word.
     #[serde(rename = "type")]
@@ -75,6 +83,9 @@ pub struct Problem {
     /// The parameter, header or path segment at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
+    /// How the sinks are doing; only where something is not ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkHealth>,
 }
 
 impl Error {
@@ -166,7 +177,7 @@ impl Error {
                 "Standby",
                 "another podherald owns the data directory; this one waits to take over".to_owned(),
             ),
-            Self::NotReady(findings) => (
+            Self::NotReady { findings, .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:podherald:problem:not-ready",
                 "Not ready",
@@ -199,7 +210,11 @@ impl Error {
             Self::Invalid { parameter, .. } => Some(parameter.clone()),
             _ => None,
         };
-        Problem { kind, title, status: status.as_u16(), detail, parameter }
+        let sinks = match self {
+            Self::NotReady { sinks, .. } => sinks.clone(),
+            _ => Vec::new(),
+        };
+        Problem { kind, title, status: status.as_u16(), detail, parameter, sinks }
     }
 
     /// Seconds; of use with a 503 only.

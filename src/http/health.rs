@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Error, Problem, State, query::Parameters};
-use crate::health::{Finding, Role};
+use crate::health::{Finding, Role, SinkHealth};
 
 /// The process runs.
 #[derive(Serialize, ToSchema)]
@@ -31,6 +31,8 @@ pub(super) struct Ready {
     /// What was probed.
     #[schema(value_type = Vec<String>)]
     checks: Vec<&'static str>,
+    /// How the sinks are doing, whatever the role; none of them makes the process unready.
+    sinks: Vec<SinkHealth>,
 }
 
 /// The process runs.
@@ -67,10 +69,10 @@ pub(super) async fn ready(
     }
     let findings = state.readiness.check(role);
     if findings.iter().any(|finding| finding.problem.is_some()) {
-        return Err(Error::NotReady(findings));
+        return Err(Error::NotReady { findings, sinks: state.readiness.sinks() });
     }
     let checks = findings.iter().map(|Finding { name, .. }| *name).collect();
-    Ok(Json(Ready { status: "ok", checks }))
+    Ok(Json(Ready { status: "ok", checks, sinks: state.readiness.sinks() }))
 }
 
 /// Numbers for Prometheus, in the OpenMetrics text format.

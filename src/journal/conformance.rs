@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use podherald_core::execution::{Execution, Status};
 
 use super::{
-    Change, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record, Retention,
+    Bounds, Change, Cursor, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record, Retention, Subscription,
     fixture::{Pod, at},
 };
 
@@ -42,6 +42,10 @@ macro_rules! suite {
             events_of_all_come_in_pages,
             retention_takes_what_is_old_and_raises_the_floor,
             an_execution_that_goes_on_is_never_taken,
+            a_new_sink_begins_with_the_present_and_a_known_one_where_it_was,
+            a_cursor_never_goes_back_and_belongs_to_a_sink_that_subscribed,
+            a_batch_is_bounded_in_records_and_in_bytes,
+            retention_waits_for_required_sinks_and_for_no_other,
             a_closed_journal_says_so,
         );
     };
@@ -311,6 +315,60 @@ pub(crate) async fn an_execution_that_goes_on_is_never_taken(journal: &dyn Journ
     let later = Retention { age: Duration::from_secs(100), ..retention };
     assert_eq!(journal.prune(later).await.unwrap().executions, [""; 0], "its last end is not old");
     assert_eq!(journal.prune(retention).await.unwrap().executions, ["e"]);
+}
+
+const REQUIRED: Subscription = Subscription { sink: "required", required: true };
+const OPTIONAL: Subscription = Subscription { sink: "optional", required: false };
+
+fn cursor(position: u64) -> Cursor {
+    Cursor { position, missed: 0 }
+}
+
+pub(crate) async fn a_new_sink_begins_with_the_present_and_a_known_one_where_it_was(journal: &dyn Journal) {
+    assert_eq!(journal.subscribe(vec![OPTIONAL]).await.unwrap(), [cursor(0)]);
+    append(journal, Pod::new("e", "u", 1).life(0)).await;
+    assert_eq!(journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap(), [cursor(5), cursor(0)]);
+    let moved = Cursor { position: 3, missed: 2 };
+    journal.advance("optional", moved).await.unwrap();
+    assert_eq!(journal.subscribe(vec![]).await.unwrap(), []);
+    assert_eq!(journal.subscribe(vec![OPTIONAL]).await.unwrap(), [moved]);
+}
+
+pub(crate) async fn a_cursor_never_goes_back_and_belongs_to_a_sink_that_subscribed(journal: &dyn Journal) {
+    journal.subscribe(vec![OPTIONAL]).await.unwrap();
+    let far = Cursor { position: 9, missed: 2 };
+    journal.advance("optional", far).await.unwrap();
+    journal.advance("optional", Cursor { position: 4, missed: 1 }).await.unwrap();
+    assert_eq!(journal.subscribe(vec![OPTIONAL]).await.unwrap(), [far]);
+    assert!(journal.advance("stranger", far).await.unwrap_err().to_string().contains("no sink stranger"));
+}
+
+pub(crate) async fn a_batch_is_bounded_in_records_and_in_bytes(journal: &dyn Journal) {
+    append(journal, Pod::new("e", "u", 1).life(0)).await;
+    append(journal, Pod::new("f", "v", 1).life(0)).await;
+    let batch = |after, records, bytes| async move {
+        positions(&journal.batch(after, Bounds { records, bytes }).await.unwrap())
+    };
+    assert_eq!(batch(0, 3, usize::MAX).await, [1, 2, 3]);
+    assert_eq!(batch(8, 3, usize::MAX).await, [9, 10]);
+    assert_eq!(batch(10, 3, usize::MAX).await, [0; 0]);
+    let all = journal.events(EVERYTHING).await.unwrap();
+    assert_eq!(batch(0, 9, 1).await, [1], "one is always given, or a large one would never be");
+    assert_eq!(batch(0, 9, all[0].bytes.len() + 1).await, [1, 2]);
+    assert_eq!(journal.batch(0, Bounds { records: 99, bytes: usize::MAX }).await.unwrap(), all);
+}
+
+pub(crate) async fn retention_waits_for_required_sinks_and_for_no_other(journal: &dyn Journal) {
+    journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap();
+    append(journal, Pod::new("a", "u1", 1).life(0)).await;
+    append(journal, Pod::new("b", "u2", 1).life(0)).await;
+    let retention = Retention { age: Duration::from_secs(10), now: at(1000), batch: 10 };
+    journal.advance("required", cursor(4)).await.unwrap();
+    assert_eq!(journal.prune(retention).await.unwrap().executions, [""; 0], "the fifth event is of the first");
+    journal.advance("required", cursor(9)).await.unwrap();
+    assert_eq!(journal.prune(retention).await.unwrap().executions, ["a"]);
+    journal.subscribe(vec![OPTIONAL]).await.unwrap();
+    assert_eq!(journal.prune(retention).await.unwrap().executions, ["b"], "who is gone holds nothing");
 }
 
 pub(crate) async fn a_closed_journal_says_so(journal: &dyn Journal) {

@@ -183,6 +183,33 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// A sink that is to be given every event, at its own pace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its name, for ever the same.
+    pub sink: &'static str,
+    /// Retention waits for it.
+    pub required: bool,
+}
+
+/// How far a sink has come. It survives restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Everything up to here is done with: acknowledged, rejected or missed.
+    pub position: u64,
+    /// Events that retention took before the sink had them, in all its life.
+    pub missed: u64,
+}
+
+/// How much may be read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// At most so many records, ...
+    pub records: usize,
+    /// ... and no further one once their bytes are so many.
+    pub bytes: usize,
+}
+
 /// A page of tracked pods, by namespace and name.
 #[derive(Debug, Clone, Default)]
 pub struct PodQuery {
@@ -279,6 +306,25 @@ pub trait Journal: Send + Sync + 'static {
     /// [`Error::Io`] if the disk cannot be read.
     fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<Arc<Record>>>>;
 
+    /// Events of all executions after a position, oldest first, within bounds: what a sink is given next.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn batch(&self, after: u64, bounds: Bounds) -> BoxFuture<'_, Result<Vec<Arc<Record>>>>;
+
+    /// Gives the cursors of these sinks, which are all that there are from now on: retention no longer waits for another.
+    /// A sink that was never here begins with the present; one that comes back, where it was.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>>;
+
+    /// Moves a sink's cursor, never back. A kill takes no move back; a loss of power may.
+    ///
+    /// # Errors
+    /// As [`Journal::append`], and for a sink that has not subscribed.
+    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>>;
+
     /// A page of the pods that are still there (not gone), by namespace, name and uid.
     ///
     /// # Errors
@@ -309,7 +355,8 @@ pub trait Journal: Send + Sync + 'static {
     /// How it is doing.
     fn health(&self) -> Health;
 
-    /// Drops what is too old or too much, at most one batch; call again while it returns something.
+    /// Drops what is too old or too much, at most one batch; call again while it returns something. What a required sink has
+    /// not had stays.
     ///
     /// # Errors
     /// [`Error::Io`] if the disk cannot be written.

@@ -7,8 +7,8 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use podherald::journal::{
-    Change, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery, Pruned, Record,
-    Result, Retention,
+    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
+    Pruned, Record, Result, Retention, Subscription,
 };
 use podherald_core::{evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
@@ -75,6 +75,15 @@ impl Journal for FaultyJournal {
     }
     fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
         self.inner.events(query)
+    }
+    fn batch(&self, after: u64, bounds: Bounds) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
+        self.inner.batch(after, bounds)
+    }
+    fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>> {
+        self.inner.subscribe(sinks)
+    }
+    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>> {
+        self.inner.advance(sink, cursor)
     }
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {
         self.inner.pods(query)

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 25] = [
     "wording",
     "jitter",
     "crash",
@@ -23,6 +23,8 @@ const ORDER: [&str; 23] = [
     "live_output",
     "journal",
     "retention",
+    "sink",
+    "relay",
     "monitor",
     "explain",
     "demo",
@@ -34,10 +36,18 @@ const ORDER: [&str; 23] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 5] = [
-    ("monitor", &["crate::http", "axum", "hyper", "rusqlite", "rdkafka", "mongodb"]),
-    ("http", &["crate::monitor", "crate::config", "kube", "k8s_openapi", "rusqlite"]),
-    ("journal", &["kube", "k8s_openapi", "axum", "hyper", "crate::output_store"]),
+const APART: [(&str, &[&str]); 7] = [
+    (
+        "monitor",
+        &["crate::http", "crate::sink", "crate::relay", "axum", "hyper", "rusqlite", "rdkafka", "mongodb", "redis"],
+    ),
+    (
+        "http",
+        &["crate::monitor", "crate::config", "crate::sink", "crate::relay", "kube", "k8s_openapi", "rusqlite", "redis"],
+    ),
+    ("journal", &["kube", "k8s_openapi", "axum", "hyper", "crate::output_store", "redis"]),
+    ("sink", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
+    ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
     ("config", &["axum", "rusqlite", "tokio"]),
 ];

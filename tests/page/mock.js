@@ -61,6 +61,8 @@ export class Mock {
   pods = [];
   /// Every path asked for.
   requests = [];
+  /// As `/readyz` has them.
+  sinks = [];
   /// Why no filter is taken, if none is.
   refuses = null;
   #streams = new Map();
@@ -112,7 +114,7 @@ export class Mock {
     }
     if (url.pathname === "/executions") return json(this.#page(url.searchParams));
     if (url.pathname === "/pods") return json({ items: this.pods, next: null });
-    if (url.pathname === "/readyz") return json({ status: "ok", checks: ["watch", "journal"] });
+    if (url.pathname === "/readyz") return json({ status: "ok", checks: ["watch", "journal"], sinks: this.sinks });
     if (url.pathname === "/metrics") return response.end("podherald_monitor_tracked_pods 3\n# EOF\n");
     return json({ title: "No such path", status: 404 }, 404);
   }

@@ -297,6 +297,16 @@ test("why an execution does not run yet is told in the API's own words", async (
   await page.locator("tbody td", { hasText: "ImagePullBackOff: Back-off" }).waitFor();
 });
 
+test("sinks are shown with how far they have come and what is wrong", async () => {
+  const sink = { name: "redis", required: false, failing: false, lag_events: 0, lag_seconds: 0, delivered: 9, retries: 0, rejected: 0, missed: 0 };
+  mock.sinks = [sink];
+  await page.goto(`${mock.url}/?view=pods`);
+  const shown = text => page.locator(".health div", { hasText: "Sink redis" }).locator("dd", { hasText: text }).waitFor();
+  await shown(/^has everything$/);
+  mock.sinks = [{ ...sink, failing: true, lag_events: 12, lag_seconds: 3.4, rejected: 1, missed: 2, required: true, last_error: "it is <b>full</b>" }];
+  await shown("takes nothing: it is <b>full</b>; 12 events behind, for 3 seconds; 1 event left out; 2 events missed; required");
+});
+
 test("a page has one event stream at most, and leaves none behind", async () => {
   mock.executions = newest(20);
   await page.goto(mock.url);

@@ -1,4 +1,5 @@
-//! kill -9 wherever it hurts, again and again, while pods come, end and go: nothing is lost, nothing is said twice.
+//! kill -9 wherever it hurts, again and again, while pods come, end and go: nothing is lost, nothing is said twice, and a
+//! Redis has all of it.
 //!
 //! The binary has crash points (the cargo feature `crash-points`; `PODHERALD_CRASH_BINARY` names it). Points and pods are
 //! drawn from a seed, which is printed; `PODHERALD_CRASH_SEED` draws the same ones again and `PODHERALD_CRASH_POINTS`
@@ -25,10 +26,12 @@ use tokio::{
 use crate::{
     cluster::{Cluster, Namespace, Play},
     herald::{Frame, Herald, LIMIT, Stream, assert_in_order, ends},
+    sink::Server,
 };
 
 /// The points of `src/crash.rs`, and how often one is passed at most before it kills: each is reached within seconds.
-const KINDS: [(&str, u32); 5] = [("evidence", 8), ("collect", 8), ("append", 20), ("commit", 20), ("serve", 40)];
+const KINDS: [(&str, u32); 6] =
+    [("evidence", 8), ("collect", 8), ("append", 20), ("commit", 20), ("serve", 40), ("relay", 20)];
 
 /// Between two new pods.
 const PACE: Duration = Duration::from_millis(50);
@@ -46,9 +49,12 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let namespace = cluster.namespace().await;
     let binary = PathBuf::from(variable("PODHERALD_CRASH_BINARY").expect("run this by tests/real.sh"));
     let data = tempdir().unwrap();
+    let redis = Server::start("");
+    let url = redis.url();
     let launch = |point: Option<&str>| {
         let point = point.map(|point| ("PODHERALD_CRASH_AT", point));
-        let settings: Vec<_> = [("PODHERALD_KUBE__NAMESPACES", &*namespace.name)].into_iter().chain(point).collect();
+        let settings = [("PODHERALD_KUBE__NAMESPACES", &*namespace.name), ("PODHERALD_REDIS__URL", &*url)];
+        let settings: Vec<_> = settings.into_iter().chain(point).collect();
         Herald::launch(&binary, &cluster.kubeconfig(), &data, &settings)
     };
     let mut pods = Pods::new(&namespace, rng);
@@ -83,6 +89,7 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let events = readers.until_they_have_all(&herald).await;
     assert_in_order(&events, &pods.all.keys().cloned().collect::<Vec<_>>());
     pods.assert_known(&events).await;
+    redis.assert_has(&herald, pods.all.keys()).await;
     readers.assert_agree(&events).await;
 }
 

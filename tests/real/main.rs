@@ -16,3 +16,4 @@ mod lives;
 mod load;
 mod node;
 mod outages;
+mod sink;

@@ -2,9 +2,10 @@
 //!
 //! In reading order: [`pod`] is what is seen, [`evidence`] what is kept of it, [`mapper`] turns the one into the other
 //! and into [`event`]s, `cause` says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
-//! folds it all into what a user asks for.
+//! folds it all into what a user asks for. [`evaluation`] says an event in the words of older systems.
 
 mod cause;
+pub mod evaluation;
 pub mod event;
 pub mod evidence;
 pub mod execution;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Api, life::life, request};
-use crate::health::Role;
+use crate::health::{Role, SinkHealth};
 
 fn ids(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|item| item["execution_id"].as_str().unwrap()).collect()
@@ -246,6 +246,21 @@ async fn readiness_is_told_by_role() {
     api.state.readiness.drain();
     assert_eq!(api.get("/readyz?role=api").await.json()["type"], "urn:podherald:problem:shutting-down");
     api.good("/livez").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sinks_are_told_whether_ready_or_not_and_decide_nothing() {
+    let api = Api::new().await;
+    let sink =
+        SinkHealth { name: "redis", failing: true, last_error: Some("away".to_owned()), ..SinkHealth::default() };
+    api.state.readiness.register_sink(Arc::new(move || sink.clone()));
+    let told = json!([{"name": "redis", "required": false, "failing": true, "lag_events": 0, "lag_seconds": 0.0, "delivered": 0,
+        "retries": 0, "rejected": 0, "missed": 0, "last_error": "away"}]);
+    assert_eq!(api.good("/readyz").await["sinks"], told);
+    api.state.readiness.register(Role::Monitor, "watch", Arc::new(|| Err("silent".to_owned())));
+    let answer = api.get("/readyz").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["sinks"], told);
 }
 
 #[tokio::test(start_paused = true)]

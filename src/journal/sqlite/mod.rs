@@ -8,8 +8,9 @@
 //!
 //! *Operation.* [`Journal::append`] hands its changes to the one [`writer`] and waits. The writer applies them through the
 //! [`ledger`], commits, tells the followers, and only then acknowledges. [`reader`]s use connections of their own.
-//! [`retention`] goes through the writer too.
+//! [`retention`] and the sinks' [`cursors`] go through the writer too.
 
+mod cursors;
 mod fault;
 mod ledger;
 mod metrics;
@@ -35,8 +36,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Change, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery, Pruned, Record,
-    Result, Retention, live::Live,
+    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
+    Pruned, Record, Result, Retention, Subscription, live::Live,
 };
 use reader::Readers;
 use writer::{Request, Writer};
@@ -228,6 +229,18 @@ impl Journal for Sqlite {
 
     fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
         self.readers.read("read events", move |db| reader::events(db, query.after, query.limit)).boxed()
+    }
+
+    fn batch(&self, after: u64, bounds: Bounds) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
+        self.readers.read("read what a sink is given next", move |db| reader::batch(db, after, bounds)).boxed()
+    }
+
+    fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>> {
+        self.ask(|done| Request::Subscribe { sinks, done }).boxed()
+    }
+
+    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>> {
+        self.ask(move |done| Request::Advance { sink, cursor, done }).boxed()
     }
 
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {

@@ -21,7 +21,7 @@ use serde::{
 use tokio::sync::Semaphore;
 
 use super::{fault::Fault, schema};
-use crate::journal::{Claim, Error, ExecutionQuery, Frames, Known, Listed, PodQuery, Record, Result};
+use crate::journal::{Bounds, Claim, Error, ExecutionQuery, Frames, Known, Listed, PodQuery, Record, Result};
 
 /// Reads at the same time; the rest waits.
 const CONNECTIONS: usize = 4;
@@ -190,10 +190,21 @@ pub(super) fn events(db: &Connection, after: u64, limit: usize) -> Read<Vec<Arc<
     records(db, &sql, params![bound(after), bound(limit as u64)])
 }
 
+pub(super) fn batch(db: &Connection, after: u64, bounds: Bounds) -> Read<Vec<Arc<Record>>> {
+    let sql = format!("{RECORD} WHERE position > ?1 ORDER BY position LIMIT ?2");
+    records_within(db, &sql, params![bound(after), bound(bounds.records as u64)], bounds.bytes)
+}
+
 fn records(db: &Connection, sql: &str, params: impl Params) -> Read<Vec<Arc<Record>>> {
+    records_within(db, sql, params, usize::MAX)
+}
+
+/// Stops once there are so many bytes, with the record that made them so many.
+fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: usize) -> Read<Vec<Arc<Record>>> {
     let mut select = db.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
     let mut records = Vec::new();
+    let mut bytes = 0;
     let mut pods = HashMap::new();
     let mut texts = HashMap::<String, Arc<str>>::new();
     let mut shared = |text: String| texts.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
@@ -222,6 +233,10 @@ fn records(db: &Connection, sql: &str, params: impl Params) -> Read<Vec<Arc<Reco
             bytes: Bytes::copy_from_slice(text(row, 8)?.as_bytes()),
             frames: Frames::default(),
         }));
+        bytes += records.last().map_or(0, |record| record.bytes.len());
+        if bytes >= max_bytes {
+            break;
+        }
     }
     Ok(records)
 }

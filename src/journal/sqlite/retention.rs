@@ -4,10 +4,13 @@
 //! record stays until the monitor is done with the pod, and its execution's row with it: otherwise the next list would
 //! bring the events of a pod that still exists a second time, and count them from 1 again. Such an execution is
 //! `forgotten`: nobody is shown it, but a new attempt takes it up where its numbers ended.
+//!
+//! An execution with an event that a required sink has not had stays, however much there is. An optional sink is passed: it
+//! finds the hole in the positions.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fault::Fault;
+use super::{cursors, fault::Fault};
 
 /// Above this share of `journal.max_bytes` the oldest ended executions go whatever their age, ...
 const TOO_MUCH: (u64, u64) = (9, 10);
@@ -42,7 +45,7 @@ pub(super) struct Taken {
 pub(super) fn take(db: &Connection, before: i64, batch: usize) -> Result<Taken, Fault> {
     let batch = i64::try_from(batch).unwrap_or(i64::MAX);
     let mut taken = Taken::default();
-    for (key, id) in rows(db, CANDIDATES, params![batch, before])? {
+    for (key, id) in rows(db, CANDIDATES, params![batch, before, cursors::hold(db)?])? {
         let last: Option<u64> = db
             .prepare_cached("SELECT max(position) FROM events WHERE execution = ?1")?
             .query_row([key], |row| row.get(0))?;
@@ -75,6 +78,7 @@ const CANDIDATES: &str = "
         SELECT 1 FROM evidence AS p WHERE p.execution_id = x.execution_id AND p.settled = 0 AND NOT EXISTS (
             SELECT 1 FROM events AS e
             WHERE e.execution = x.key AND e.attempt = p.attempt AND e.terminal = 1))
+    AND (?3 IS NULL OR NOT EXISTS (SELECT 1 FROM events AS e WHERE e.execution = x.key AND e.position > ?3))
     ORDER BY last_end LIMIT ?1";
 
 /// Forgotten executions whose last pod the monitor is done with.

@@ -7,6 +7,7 @@
 //! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` and its `execution` |
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
+//! | `cursors` | how far a sink has come | those that are no longer configured stay, not `required` |
 //!
 //! Ids of events are as good as random, so an index over all of them would touch a page of its own for every event. An id
 //! is derived from its execution's, so it need be looked for only there; and executions of one time are neighbours.
@@ -20,13 +21,23 @@ use super::fault::Fault;
 use crate::journal::{Error, Result};
 
 /// The newest format that this program reads and the one it writes.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// Formats that are brought up to date when they are opened, each by what leads to the next.
-const MIGRATIONS: [(i64, &str); 1] = [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1")];
+const MIGRATIONS: [(i64, &str); 2] =
+    [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"), (2, CURSORS)];
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// A passive checkpoint holds a lock for moments only; nobody else writes.
 const BUSY: Duration = Duration::from_secs(5);
+
+const CURSORS: &str = "
+    CREATE TABLE cursors (
+        sink TEXT PRIMARY KEY,
+        position INTEGER NOT NULL,
+        required INTEGER NOT NULL,
+        missed INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+";
 
 const TABLES: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
@@ -179,6 +190,7 @@ fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Re
     if is_new {
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(TABLES)?;
+        tx.execute_batch(CURSORS)?;
         let mut insert = tx.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
         insert.execute(params!["format", FORMAT])?;
         insert.execute(params!["epoch", Uuid::now_v7().to_string()])?;

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    Shared, cursors,
     fault::Fault,
     ledger::{Ledger, Turn},
     retention::{self, Pressure},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     crash,
-    journal::{Change, Pruned, Result, Retention},
+    journal::{Change, Cursor, Pruned, Result, Retention, Subscription},
 };
 
 /// Appends in one transaction, at most.
@@ -41,6 +41,10 @@ pub(super) enum Request {
     Append { changes: Vec<Change>, done: oneshot::Sender<Result<()>> },
     /// See [`crate::journal::Journal::prune`].
     Prune { retention: Retention, done: oneshot::Sender<Result<Pruned>> },
+    /// See [`crate::journal::Journal::subscribe`].
+    Subscribe { sinks: Vec<Subscription>, done: oneshot::Sender<Result<Vec<Cursor>>> },
+    /// See [`crate::journal::Journal::advance`].
+    Advance { sink: &'static str, cursor: Cursor, done: oneshot::Sender<Result<()>> },
 }
 
 struct Append {
@@ -146,6 +150,14 @@ impl Writer {
                     // The caller may have gone; then nobody wants to know.
                     let _ = done.send(self.prune(retention));
                 }
+                Request::Subscribe { sinks, done } => {
+                    self.append(std::mem::take(&mut group));
+                    let _ = done.send(self.subscribe(&sinks));
+                }
+                // Which of the two comes first is all the same, so it does not break the group up.
+                Request::Advance { sink, cursor, done } => {
+                    let _ = done.send(self.advance(sink, cursor));
+                }
             }
         }
         self.append(group);
@@ -195,6 +207,14 @@ impl Writer {
         metrics.events.inc_by(turn.records.len() as u64);
         self.shared.wrote(used_bytes);
         Ok(turn)
+    }
+
+    fn subscribe(&mut self, sinks: &[Subscription]) -> Result<Vec<Cursor>> {
+        cursors::subscribe(&mut self.db, sinks).map_err(|fault| fault.explain(&self.shared.path, "take sinks up"))
+    }
+
+    fn advance(&self, sink: &str, cursor: Cursor) -> Result<()> {
+        cursors::advance(&self.db, sink, cursor).map_err(|fault| fault.explain(&self.shared.path, "move a cursor"))
     }
 
     fn prune(&mut self, retention: Retention) -> Result<Pruned> {

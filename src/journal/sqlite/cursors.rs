@@ -1,0 +1,69 @@
+//! How far each sink has come.
+
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::{fault::Fault, schema};
+use crate::journal::{Cursor, Subscription};
+
+/// Takes these sinks up, and lets all others go. What is so already is not written: a start must not need room on a full
+/// disk.
+pub(super) fn subscribe(db: &mut Connection, sinks: &[Subscription]) -> Result<Vec<Cursor>, Fault> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let present = schema::head(&tx)?;
+    let mut cursors = Vec::with_capacity(sinks.len());
+    let names = serde_json::to_string(&sinks.iter().map(|of| of.sink).collect::<Vec<_>>())?;
+    let gone = "UPDATE cursors SET required = 0 WHERE required = 1 AND sink NOT IN (SELECT value FROM json_each(?1))";
+    tx.execute(gone, [names])?;
+    for Subscription { sink, required } in sinks {
+        tx.execute(
+            "INSERT INTO cursors (sink, position, required, missed) VALUES (?1, ?2, ?3, 0)
+             ON CONFLICT DO UPDATE SET required = excluded.required WHERE required <> excluded.required",
+            params![sink, present, required],
+        )?;
+        let cursor = "SELECT position, missed FROM cursors WHERE sink = ?1";
+        cursors.push(tx.query_row(cursor, [sink], |row| Ok(Cursor { position: row.get(0)?, missed: row.get(1)? }))?);
+    }
+    tx.commit()?;
+    Ok(cursors)
+}
+
+/// Moves one, without a wait for the disk: after a loss of power a sink is given again what it had, which it may be at any
+/// time. The next append waits for both.
+pub(super) fn advance(db: &Connection, sink: &str, cursor: Cursor) -> Result<(), Fault> {
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let moved = db
+        .prepare_cached("UPDATE cursors SET position = max(position, ?2), missed = max(missed, ?3) WHERE sink = ?1")
+        .and_then(|mut update| update.execute(params![sink, cursor.position, cursor.missed]));
+    db.pragma_update(None, "synchronous", "FULL")?;
+    if moved? == 0 {
+        return Err(Fault::Refused(format!("no sink {sink} has subscribed")));
+    }
+    Ok(())
+}
+
+/// Retention may take what lies at or below; none if it need not look.
+pub(super) fn hold(db: &Connection) -> Result<Option<u64>, Fault> {
+    let mut select = db.prepare_cached("SELECT min(position) FROM cursors WHERE required = 1")?;
+    Ok(select.query_row([], |row| row.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_sink_that_is_as_it_was_is_taken_up_without_a_write() {
+        let dir = TempDir::new().unwrap();
+        let mut db = schema::open(&dir.path().join("journal.db"), 1 << 20).unwrap().db;
+        let sinks = [Subscription { sink: "one", required: true }, Subscription { sink: "other", required: false }];
+        let cursors = subscribe(&mut db, &sinks).unwrap();
+        let written = db.total_changes();
+        assert_eq!(subscribe(&mut db, &sinks).unwrap(), cursors);
+        assert_eq!(db.total_changes(), written);
+        assert_eq!(hold(&db).unwrap(), Some(0));
+        subscribe(&mut db, &sinks[1..]).unwrap();
+        assert_eq!(hold(&db).unwrap(), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! Carries the journal's events to the sinks: one task each, at its own pace.
+//!
+//! A relay reads the journal from its sink's cursor on, hands a bounded batch over, and moves the cursor once all of it is
+//! acknowledged. So a sink that is slow or down lags on disk and costs nobody anything: not the watch, not a browser, not
+//! another sink, not memory. What a crash interrupts is carried again; nothing is left out.
+//!
+//! Trouble with the sink holds the stream and is tried again for ever. Trouble with one record does not: it is counted,
+//! logged and left out, for there are no dead letters yet. What retention took before the sink had it is found as a hole
+//! in the positions, counted and logged.
+
+mod metrics;
+mod pace;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::pace::Pace;
+use crate::{
+    crash,
+    journal::{Cursor, Journal, Record, Subscription},
+    sink::{Fault, Rejection, Sink},
+};
+
+pub use metrics::Metrics;
+pub use progress::Progress;
+
+/// How often an idle sink is asked whether it is still there.
+const CHECK: Duration = Duration::from_secs(15);
+/// From the order to stop until what is under way is given up; it comes again after the next start.
+const FLUSH: Duration = Duration::from_millis(1500);
+
+/// One sink's way through the journal.
+pub struct Relay {
+    name: &'static str,
+    sink: Arc<dyn Sink>,
+    journal: Arc<dyn Journal>,
+    head: watch::Receiver<u64>,
+    cursor: Cursor,
+    /// The cursor has moved, and the journal does not know yet.
+    is_unsaved: bool,
+    heard: Option<Instant>,
+    pace: Pace,
+    progress: Progress,
+}
+
+impl Relay {
+    /// A relay that goes on from the cursor of this subscription.
+    pub fn new(of: Subscription, cursor: Cursor, sink: Arc<dyn Sink>, journal: Arc<dyn Journal>) -> Self {
+        let (name, head) = (of.sink, journal.head());
+        let progress = Progress::new(of, cursor, head.clone());
+        Self { name, sink, journal, head, cursor, is_unsaved: false, heard: None, pace: Pace::default(), progress }
+    }
+
+    /// What it says of itself.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Works until `stop`; then carries what is left, if the sink takes it at once.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let name = self.name;
+        let patience = async {
+            stop.cancelled().await;
+            sleep(FLUSH).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.work(&stop) => {}
+            () = patience => tracing::warn!(sink = name, "the sink did not take the last events in time; they come again"),
+        }
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) {
+        loop {
+            // Before anything is read: what is appended meanwhile wakes the relay again.
+            let head = *self.head.borrow_and_update();
+            let is_idle = head <= self.cursor.position && !self.is_unsaved;
+            let done = if is_idle { self.check().await } else { self.carry(head).await };
+            match done {
+                Ok(()) => {
+                    self.pace.succeeded();
+                    if self.progress.succeeds() {
+                        tracing::info!(sink = self.name, "the sink takes events again");
+                    }
+                    if is_idle && !self.rest(stop).await {
+                        return;
+                    }
+                }
+                Err(Fault(error)) => {
+                    let pause = self.pace.failed();
+                    self.heard = None;
+                    if self.progress.fails(&error) {
+                        tracing::warn!(sink = self.name, error, "the sink takes no events; trying again until it does");
+                    }
+                    if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for something to do. False if there is nothing any more.
+    async fn rest(&mut self, stop: &CancellationToken) -> bool {
+        self.progress.rests();
+        tokio::select! {
+            biased;
+            // The journal is silent once it is closed, and then `stop` comes soon.
+            Ok(()) = self.head.changed() => true,
+            () = stop.cancelled() => false,
+            () = sleep(CHECK) => true,
+        }
+    }
+
+    async fn check(&mut self) -> Result<(), Fault> {
+        if self.heard.is_none_or(|heard| heard.elapsed() >= CHECK) {
+            self.sink.check().await?;
+            self.heard = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn carry(&mut self, head: u64) -> Result<(), Fault> {
+        self.save().await?;
+        self.progress.begins(head);
+        let batch = self.journal.batch(self.cursor.position, self.pace.bounds()).await;
+        let batch = batch.map_err(|error| Fault(format!("the journal cannot be read: {error}")))?;
+        let mut rejections = Vec::new();
+        if !batch.is_empty() {
+            crash::at(crash::Point::Relay);
+            rejections = self.sink.deliver(&batch).await?;
+            self.heard = Some(Instant::now());
+            crash::at(crash::Point::Relay);
+        }
+        let missed = hole(self.cursor.position, &batch, head);
+        if missed > 0 {
+            let (sink, after) = (self.name, self.cursor.position);
+            tracing::warn!(
+                sink,
+                after,
+                missed,
+                "retention took events that the sink had not had; it goes on after them"
+            );
+        }
+        for rejection in &rejections {
+            self.tell(rejection, &batch);
+        }
+        let position = batch.last().map_or(head, |last| last.position);
+        self.cursor = Cursor { position, missed: self.cursor.missed + missed };
+        self.is_unsaved = true;
+        self.progress.moved(self.cursor, batch.len() - rejections.len(), rejections.len());
+        self.save().await
+    }
+
+    async fn save(&mut self) -> Result<(), Fault> {
+        if self.is_unsaved {
+            let saved = self.journal.advance(self.name, self.cursor).await;
+            saved.map_err(|error| Fault(format!("the cursor cannot be moved: {error}")))?;
+            self.is_unsaved = false;
+            crash::at(crash::Point::Relay);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, Rejection { position, reason }: &Rejection, batch: &[Arc<Record>]) {
+        let record = batch.iter().find(|record| record.position == *position);
+        let execution_id = record.map(|record| tracing::field::display(record.execution_id.clone()));
+        let event_id = record.and_then(|record| event_id(record));
+        tracing::error!(
+            sink = self.name,
+            event_id,
+            position,
+            execution_id,
+            reason,
+            "the sink can never carry this event; it goes on without it"
+        );
+    }
+}
+
+/// Events that are no longer there between the cursor and the end of the batch, or the head if there is none: positions have
+/// no holes but those.
+fn hole(after: u64, batch: &[Arc<Record>], head: u64) -> u64 {
+    let end = batch.last().map_or(head, |last| last.position);
+    end.saturating_sub(after).saturating_sub(batch.len() as u64)
+}
+
+fn event_id(record: &Record) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        event_id: String,
+    }
+    serde_json::from_slice::<Named>(&record.bytes).ok().map(|named| named.event_id)
+}

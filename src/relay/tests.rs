@@ -1,0 +1,303 @@
+//! Relays on a paused clock, between a real journal and a sink in memory.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{CHECK, FLUSH, Progress, Relay};
+use crate::{
+    health::SinkHealth,
+    journal::{
+        Journal, Options, Retention, Sqlite, Subscription,
+        fixture::{Pod, at},
+    },
+    sink::memory::Memory,
+};
+
+const MOMENT: Duration = Duration::from_millis(20);
+/// Of a life's five events.
+const LIFE: u64 = 5;
+
+const ONE: Subscription = Subscription { sink: "one", required: false };
+const OTHER: Subscription = Subscription { sink: "other", required: false };
+
+struct World {
+    journal: Arc<Sqlite>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("journal.db");
+        let journal = Sqlite::open(Options { path, ..Options::default() }).await.unwrap();
+        journal.subscribe(vec![ONE, OTHER]).await.unwrap();
+        Self { journal, tasks: JoinSet::new(), stop: CancellationToken::new(), _dir: dir }
+    }
+
+    /// Starts a relay where its cursor is.
+    async fn relay(&mut self, of: Subscription, sink: &Memory) -> Progress {
+        let cursor = self.journal.subscribe(vec![of.clone()]).await.unwrap()[0];
+        let relay = Relay::new(of, cursor, Arc::new(sink.clone()), self.journal.clone());
+        let progress = relay.progress();
+        let stop = self.stop.clone();
+        self.tasks.spawn(relay.run(stop));
+        progress
+    }
+
+    /// So many lives of five events, one execution each, one second apart.
+    async fn append(&self, lives: std::ops::Range<i64>) {
+        for n in lives {
+            let changes = Pod::new(&format!("e{n}"), &format!("u{n}"), 1).life(n);
+            self.journal.append(changes).await.unwrap();
+        }
+    }
+
+    /// Takes everything that ended before this second.
+    async fn prune(&self, before: i64) {
+        let retention = Retention { age: Duration::ZERO, now: at(before), batch: 1000 };
+        while !self.journal.prune(retention).await.unwrap().executions.is_empty() {}
+    }
+
+    /// As a kill does.
+    async fn kill(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn until(limit: Duration, what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < limit, "it did not become so in {limit:?}");
+        sleep(MOMENT).await;
+    }
+}
+
+fn positions(sink: &Memory) -> Vec<u64> {
+    sink.far().arrived.iter().map(|record| record.position).collect()
+}
+
+/// Positions in the order of their first arrival.
+fn firsts(sink: &Memory) -> Vec<u64> {
+    let mut seen = BTreeSet::new();
+    positions(sink).into_iter().filter(|position| seen.insert(*position)).collect()
+}
+
+fn up_to(last: u64) -> Vec<u64> {
+    (1..=last).collect()
+}
+
+fn lag(health: &SinkHealth) -> (u64, u64) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few seconds")]
+    (health.lag_events, health.lag_seconds.round() as u64)
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_arrive_once_each_in_order_at_once_and_the_cursor_follows() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    let progress = world.relay(ONE, &sink).await;
+    world.append(0..3).await;
+    until(MOMENT * 3, || positions(&sink) == up_to(3 * LIFE)).await;
+    sleep(CHECK * 100).await;
+    world.append(3..4).await;
+    until(MOMENT * 3, || positions(&sink) == up_to(4 * LIFE)).await;
+    let health = progress.health();
+    assert_eq!((health.delivered, health.retries, health.failing, lag(&health)), (4 * LIFE, 0, false, (0, 0)));
+    world.kill().await;
+    assert_eq!(world.journal.subscribe(vec![ONE]).await.unwrap()[0].position, 4 * LIFE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_for_hours_gets_everything_when_it_is_back() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().down = Some("nobody there".to_owned());
+    let progress = world.relay(ONE, &sink).await;
+    until(MOMENT * 3, || progress.health().failing).await;
+    world.append(0..2).await;
+    sleep(Duration::from_hours(5)).await;
+    let health = progress.health();
+    assert_eq!(health.last_error.as_deref(), Some("nobody there"));
+    assert_eq!(lag(&health), (2 * LIFE, 5 * 3600));
+    assert!((600..1300).contains(&health.retries), "every half to whole 30 s: {}", health.retries);
+    sink.far().down = None;
+    until(Duration::from_secs(31), || positions(&sink) == up_to(2 * LIFE)).await;
+    let health = progress.health();
+    assert_eq!((health.failing, lag(&health)), (false, (0, 0)));
+    assert_eq!(health.last_error.as_deref(), Some("nobody there"), "what was last wrong is still told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_sink_that_goes_away_is_noticed_and_so_is_its_return() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    let progress = world.relay(ONE, &sink).await;
+    sleep(MOMENT).await;
+    sink.far().down = Some("gone".to_owned());
+    until(CHECK + MOMENT * 2, || progress.health().failing).await;
+    sink.far().down = None;
+    until(CHECK, || !progress.health().failing).await;
+    assert_eq!(sink.far().batches, [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sink_lags_on_disk_and_slows_nobody() {
+    let mut world = World::new().await;
+    let (slow, fast) = (Memory::default(), Memory::default());
+    slow.far().pause = Duration::from_secs(60);
+    let behind = world.relay(ONE, &slow).await;
+    world.relay(OTHER, &fast).await;
+    let begun = Instant::now();
+    world.append(0..200).await;
+    assert!(begun.elapsed() < MOMENT, "an append waits for no sink");
+    until(MOMENT * 5, || positions(&fast) == up_to(200 * LIFE)).await;
+    assert!(lag(&behind.health()).0 >= 199 * LIFE, "{:?}", behind.health());
+    until(Duration::from_secs(600), || positions(&slow) == up_to(200 * LIFE)).await;
+    assert!(slow.far().batches.iter().all(|records| *records <= 256), "{:?}", slow.far().batches);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_bounded_in_bytes_too() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    for n in 0..40 {
+        let end = Pod::new(&format!("e{n}"), &format!("u{n}"), 1).end(at(n), 0, &"x".repeat(100_000));
+        world.journal.append(vec![end]).await.unwrap();
+    }
+    world.relay(ONE, &sink).await;
+    until(Duration::from_secs(60), || sink.far().batches.iter().sum::<usize>() == 40).await;
+    assert!(sink.far().batches.iter().all(|records| *records <= 11), "{:?}", sink.far().batches);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_can_never_be_carried_is_counted_and_the_rest_goes_on() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().rejects = [2, 7].into();
+    let progress = world.relay(ONE, &sink).await;
+    world.append(0..2).await;
+    until(MOMENT * 3, || positions(&sink) == [1, 3, 4, 5, 6, 8, 9, 10]).await;
+    let health = progress.health();
+    assert_eq!((health.rejected, health.delivered, health.failing, health.lag_events), (2, 8, false, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_broke_off_comes_again_and_keeps_the_order() {
+    let mut world = World::new().await;
+    world.append(0..2).await;
+    let sink = Memory::default();
+    sink.far().breaks_after = Some(3);
+    world.relay(ONE, &sink).await;
+    until(Duration::from_secs(1), || firsts(&sink) == up_to(2 * LIFE)).await;
+    assert_eq!(positions(&sink)[..4], [1, 2, 3, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_in_mid_batch_it_repeats_and_loses_nothing() {
+    let mut world = World::new().await;
+    world.append(0..2).await;
+    let sink = Memory::default();
+    sink.far().breaks_after = Some(3);
+    world.relay(ONE, &sink).await;
+    until(Duration::from_secs(1), || positions(&sink).len() == 3).await;
+    world.kill().await;
+    world.append(2..3).await;
+    world.relay(ONE, &sink).await;
+    until(Duration::from_secs(1), || firsts(&sink) == up_to(3 * LIFE)).await;
+    world.kill().await;
+    world.relay(ONE, &sink).await;
+    sleep(CHECK).await;
+    assert_eq!(positions(&sink).len() as u64, 3 + 3 * LIFE, "what was acknowledged does not come again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_much_at_once_arrives_in_parts() {
+    let mut world = World::new().await;
+    world.append(0..10).await;
+    let sink = Memory::default();
+    sink.far().too_many = Some(8);
+    world.relay(ONE, &sink).await;
+    until(Duration::from_mins(10), || positions(&sink) == up_to(10 * LIFE)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_retention_passes_is_told_how_much_it_missed_and_goes_on() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().down = Some("away".to_owned());
+    let progress = world.relay(ONE, &sink).await;
+    world.append(0..4).await;
+    world.append(1000..1001).await;
+    world.prune(500).await;
+    sink.far().down = None;
+    until(Duration::from_secs(31), || positions(&sink) == (4 * LIFE + 1..=5 * LIFE).collect::<Vec<_>>()).await;
+    assert_eq!(progress.health().missed, 4 * LIFE);
+
+    // And when nothing is left to come.
+    sink.far().down = Some("away".to_owned());
+    world.append(1001..1002).await;
+    world.prune(5000).await;
+    sink.far().down = None;
+    until(Duration::from_secs(31), || progress.health().missed == 5 * LIFE).await;
+    assert_eq!(lag(&progress.health()), (0, 0));
+    world.kill().await;
+    let progress = world.relay(ONE, &sink).await;
+    assert_eq!(progress.health().missed, 5 * LIFE, "it is known for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_what_is_left_is_carried_and_what_was_acknowledged_is_kept() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().pause = Duration::from_millis(300);
+    world.relay(ONE, &sink).await;
+    world.append(0..1).await;
+    sleep(MOMENT).await;
+    world.append(1..2).await;
+    world.stop.cancel();
+    timeout(FLUSH, world.tasks.join_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(positions(&sink), up_to(2 * LIFE));
+    assert_eq!(world.journal.subscribe(vec![ONE]).await.unwrap()[0].position, 2 * LIFE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_neither_for_a_sink_that_hangs_nor_for_one_that_is_down() {
+    for (pause, down, limit) in [(3600, None, FLUSH), (0, Some("away".to_owned()), MOMENT)] {
+        let mut world = World::new().await;
+        let sink = Memory::default();
+        world.append(0..1).await;
+        sink.far().pause = Duration::from_secs(pause);
+        sink.far().down = down;
+        world.relay(ONE, &sink).await;
+        sleep(Duration::from_secs(100)).await;
+        world.stop.cancel();
+        timeout(limit + MOMENT, world.tasks.join_next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(positions(&sink), [0; 0]);
+        assert_eq!(world.journal.subscribe(vec![ONE]).await.unwrap()[0].position, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_in_seconds_is_that_of_what_is_still_missing() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    let progress = world.relay(ONE, &sink).await;
+    sleep(Duration::from_secs(1000)).await;
+    sink.far().pause = Duration::from_secs(10);
+    world.append(0..1).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(lag(&progress.health()), (LIFE, 5), "not since the last event long ago");
+    world.append(1..2).await;
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(lag(&progress.health()), (LIFE, 14), "at most: the second came later than the first was read");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(lag(&progress.health()), (0, 0));
+}
