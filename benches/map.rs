@@ -30,7 +30,7 @@ fn decode<K: DeserializeOwned>(frame: &str) -> K {
 }
 
 fn decode_lean(frame: &str) -> Pod {
-    decode::<wire::Pod>(frame).pod.unwrap()
+    decode::<wire::Pod>(frame).facts.unwrap()
 }
 
 /// One pod's life through the mapper, its collected output included. Returns the number of events.

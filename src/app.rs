@@ -24,7 +24,8 @@ use crate::{
         self, Means, Monitor,
         collector::{self, Collector},
         reconciler::Reconciler,
-        watcher::{Freshness, Inbox, Intake, Scope, Sighting, Watch, Watched},
+        watcher::{Freshness, Inbox, Intake, Scope, Sighting, Watch},
+        wire::{Facts, Object},
     },
     open_files,
     output_store::{self, OutputStore},
@@ -351,12 +352,12 @@ impl Parts<'_> {
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }
 
-    fn start_watch<K: Watched>(
+    fn start_watch<F: Facts>(
         &mut self,
         id: usize,
         scope: &Scope,
         client: &kube::Client,
-        sightings: &mpsc::Sender<Sighting<K>>,
+        sightings: &mpsc::Sender<Sighting<Object<F>>>,
         metrics: &monitor::metrics::Metrics,
     ) -> Freshness {
         let timeout = self.config.kube.watch_timeout;

@@ -178,11 +178,11 @@ fn frame(value: Value, is_gone: bool, remarks: &mut dyn Write) -> io::Result<Opt
     let (frame, malformed) = match value.get("kind").and_then(Value::as_str) {
         Some("Pod") | None => {
             let read: wire::Pod = serde_json::from_value(value).unwrap_or_default();
-            (read.pod.map(|pod| Frame::Pod { pod: Box::new(pod), is_gone }), read.malformed)
+            (read.facts.map(|pod| Frame::Pod { pod: Box::new(pod), is_gone }), read.malformed)
         }
         Some("Job") => {
             let read: wire::Job = serde_json::from_value(value).unwrap_or_default();
-            (read.job.map(|job| Frame::Job { job: Box::new(job), is_gone }), read.malformed)
+            (read.facts.map(|job| Frame::Job { job: Box::new(job), is_gone }), read.malformed)
         }
         Some(kind) => {
             writeln!(remarks, "skipped a {kind}: only pods and Jobs are explained")?;

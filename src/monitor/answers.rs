@@ -33,7 +33,7 @@ impl Monitor {
                 self.found(uid, is_outdated);
             }
             Answer::Job(found) => {
-                let Some(job) = self.identified_job(*found) else { return };
+                let Some(job) = self.identified(*found) else { return };
                 let is_outdated = self.is_outdated(uid, job.version);
                 self.observe_job(uid, job::Observation::Seen(&job), outcome);
                 self.found(uid, is_outdated);

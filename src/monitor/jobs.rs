@@ -100,7 +100,7 @@ pub(super) enum Kin {
 fn says_the_same(a: &Sighting, b: &Sighting) -> bool {
     let seen = |sighting: &Sighting| match sighting {
         Sighting::Seen { watch, object, .. } => {
-            object.pod.as_ref().and_then(|pod| Some((*watch, pod.uid.clone(), pod.version?)))
+            object.facts.as_ref().and_then(|pod| Some((*watch, pod.uid.clone(), pod.version?)))
         }
         Sighting::Left { .. } | Sighting::Listed { .. } => None,
     };
@@ -189,7 +189,7 @@ impl Monitor {
             Owner::Admitted(_, job) => Some(&**job),
             Owner::Stranger | Owner::Gone => None,
         });
-        let unknown = seen.chain(looked_up).filter_map(|object| object.job.as_ref()).filter_map(|job| {
+        let unknown = seen.chain(looked_up).filter_map(|object| object.facts.as_ref()).filter_map(|job| {
             let id = identity::execution_id(job, &self.options.places)?;
             (!self.index.contains(&job.uid)).then(|| (job.uid.clone(), id.to_owned()))
         });
@@ -202,7 +202,7 @@ impl Monitor {
             // One without an execution id is as good as one that no selector admits.
             let why = if matches!(owner, Owner::Gone) { Untracked::Gone } else { Untracked::Stranger };
             if let Owner::Admitted(watch, job) = owner
-                && let Some(job) = self.identified_job(*job)
+                && let Some(job) = self.identified(*job)
             {
                 self.see_job(watch, &job, newcomers, outcome);
             }
@@ -230,14 +230,14 @@ impl Monitor {
     fn sight_job(&mut self, sighting: Sighting<wire::Job>, newcomers: &mut Newcomers, outcome: &mut Outcome) {
         match sighting {
             Sighting::Seen { watch, object, is_check } => {
-                if let Some(job) = self.identified_job(object) {
+                if let Some(job) = self.identified(object) {
                     let changes_before = outcome.changes.count();
                     self.see_job(watch, &job, newcomers, outcome);
                     self.count_repairs(is_check, outcome.changes.count() - changes_before);
                 }
             }
             Sighting::Left { object } => {
-                let Some(job) = self.identified_job(object) else { return };
+                let Some(job) = self.identified(object) else { return };
                 if !self.admit_job(&job, newcomers) {
                     return;
                 }
@@ -252,13 +252,6 @@ impl Monitor {
                 self.after_list(watch, asked_at, is_check, &uids, outcome);
             }
         }
-    }
-
-    /// The Job itself, if the frame has an identity.
-    pub(super) fn identified_job(&self, job: wire::Job) -> Option<Job> {
-        let name = job.job.as_ref().map(|job| job.name.as_str());
-        self.note_quality("Job", name, &job.malformed);
-        job.job
     }
 
     fn see_job(&mut self, watch: usize, job: &Job, newcomers: &mut Newcomers, outcome: &mut Outcome) {

@@ -13,7 +13,8 @@ use super::{
     api::{Activity, Backoff, attentive},
     listing::Listing,
     metrics::Metrics,
-    watcher::{Intake, PAGE_SIZE, Scope, Sighting, Watched},
+    watcher::{Intake, PAGE_SIZE, Scope, Sighting},
+    wire::{Facts, Object},
 };
 
 /// Lists all scopes, again and again.
@@ -41,12 +42,12 @@ impl Reconciler {
         }
     }
 
-    async fn rounds<K: Watched>(
+    async fn rounds<F: Facts>(
         &self,
         scopes: &[Scope],
         first_watch: usize,
         client: &Client,
-        out: &mpsc::Sender<Sighting<K>>,
+        out: &mpsc::Sender<Sighting<Object<F>>>,
     ) {
         // Replicas that start together must not list together.
         let first = jitter::part_of(self.interval, 0.9..=1.0);
@@ -64,12 +65,12 @@ impl Reconciler {
     }
 
     /// False if nobody takes the lists any more.
-    async fn round<K: Watched>(
+    async fn round<F: Facts>(
         &self,
         scopes: &[Scope],
         first_watch: usize,
         client: &Client,
-        out: &mpsc::Sender<Sighting<K>>,
+        out: &mpsc::Sender<Sighting<Object<F>>>,
     ) -> bool {
         for (number, scope) in scopes.iter().enumerate() {
             let listing = self.list(scope, client).await;
@@ -81,7 +82,7 @@ impl Reconciler {
     }
 
     /// The complete list; tries until there is one.
-    async fn list<K: Watched>(&self, scope: &Scope, client: &Client) -> Listing<K> {
+    async fn list<F: Facts>(&self, scope: &Scope, client: &Client) -> Listing<F> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         loop {
             let mut listing = Listing::begin();
@@ -89,7 +90,7 @@ impl Reconciler {
                 Ok(()) => return listing,
                 Err(error) => {
                     self.metrics.reconcile_failures.inc();
-                    tracing::warn!(selector = %scope.selector, error = %wording::of(&error), kind = %K::plural(&()), "reconciliation could not list, trying again");
+                    tracing::warn!(selector = %scope.selector, error = %wording::of(&error), kind = F::PLURAL, "reconciliation could not list, trying again");
                     tokio::time::sleep(backoff.pause()).await;
                 }
             }
@@ -98,7 +99,11 @@ impl Reconciler {
 }
 
 /// All pages of one quorum list (T7, T13), object by object.
-pub(super) async fn list_all<K: Watched>(api: &Api<K>, selector: &str, mut take: impl FnMut(K)) -> kube::Result<()> {
+pub(super) async fn list_all<F: Facts>(
+    api: &Api<Object<F>>,
+    selector: &str,
+    mut take: impl FnMut(Object<F>),
+) -> kube::Result<()> {
     let mut params = ListParams::default().labels(selector).limit(PAGE_SIZE);
     loop {
         let page = api.list(&params).await?;

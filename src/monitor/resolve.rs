@@ -13,8 +13,7 @@ use super::{
     api::{Activity, attentive},
     metrics::Metrics,
     reconciler::list_all,
-    watcher::Watched,
-    wire::{self, version},
+    wire::{self, Facts, version},
 };
 
 /// Label of every pod of a Job: the Job's uid.
@@ -93,8 +92,12 @@ impl Resolver {
         })
     }
 
-    async fn get<K: Watched>(&self, object: &Object, present: impl Fn(K) -> Answer) -> Result<Answer, String> {
-        let api = Api::<K>::namespaced(self.client.clone(), &object.namespace);
+    async fn get<F: Facts>(
+        &self,
+        object: &Object,
+        present: impl Fn(wire::Object<F>) -> Answer,
+    ) -> Result<Answer, String> {
+        let api = Api::<wire::Object<F>>::namespaced(self.client.clone(), &object.namespace);
         let Some(found) = in_time(api.get_opt(&object.name)).await? else {
             return if object.is_doubtful { self.list(&api, object, present).await } else { Ok(Answer::Absent(None)) };
         };
@@ -106,11 +109,11 @@ impl Resolver {
         }
     }
 
-    async fn list<K: Watched>(
+    async fn list<F: Facts>(
         &self,
-        api: &Api<K>,
+        api: &Api<wire::Object<F>>,
         object: &Object,
-        present: impl Fn(K) -> Answer,
+        present: impl Fn(wire::Object<F>) -> Answer,
     ) -> Result<Answer, String> {
         self.metrics.resolutions.inc();
         let params = ListParams::default().fields(&format!("metadata.name={}", object.name));
@@ -174,7 +177,7 @@ impl Resolver {
     }
 }
 
-fn has_uid<K: Watched>(object: &K, uid: &str) -> bool {
+fn has_uid<F: Facts>(object: &wire::Object<F>, uid: &str) -> bool {
     object.meta().uid.as_deref() == Some(uid)
 }
 

@@ -20,7 +20,15 @@ use crate::{
     journal::{self, Change, Claim, Known},
 };
 
-use super::{Error, Inputs, Monitor, api::Backoff, changes::Changes, follow::Heard, jobs::Kin, watcher::Sighting};
+use super::{
+    Error, Inputs, Monitor,
+    api::Backoff,
+    changes::Changes,
+    follow::Heard,
+    jobs::Kin,
+    watcher::Sighting,
+    wire::{Facts, Object},
+};
 
 /// Changes of one append at most; a big list becomes several.
 const APPEND: usize = 500;
@@ -114,7 +122,7 @@ impl Monitor {
     async fn look_up(&self, sightings: &[Sighting]) -> Result<HashMap<String, Known>, Error> {
         let news = sightings.iter().filter(|sighting| self.seen_resting(sighting).is_none());
         let mut unknown = BTreeMap::new();
-        for pod in news.filter_map(|sighting| sighting.object()?.pod.as_ref()) {
+        for pod in news.filter_map(|sighting| sighting.object()?.facts.as_ref()) {
             if self.index.contains(&pod.uid) {
                 continue;
             }
@@ -222,14 +230,11 @@ impl Monitor {
         (0..self.options.pod_scopes.len()).all(|watch| self.listed.contains(&watch))
     }
 
-    /// The pod itself, if the frame has an identity.
-    pub(super) fn identified(&self, pod: super::wire::Pod) -> Option<Pod> {
-        self.note_quality("Pod", pod.pod.as_ref().map(|pod| pod.name.as_str()), &pod.malformed);
-        pod.pod
-    }
-
-    pub(super) fn note_quality(&self, kind: &str, name: Option<&str>, malformed: &[&'static str]) {
-        self.metrics.count_malformed(malformed);
+    /// The pod or Job itself, if the frame has an identity.
+    pub(super) fn identified<F: Facts>(&self, object: Object<F>) -> Option<F> {
+        let Object { facts, malformed, .. } = object;
+        let (kind, name) = (F::KIND, facts.as_ref().map(|facts| facts.marks().name));
+        self.metrics.count_malformed(&malformed);
         if !malformed.is_empty() {
             tracing::warn!(kind, fields = ?malformed, name, "unreadable fields, taken as absent");
         }
@@ -237,12 +242,13 @@ impl Monitor {
             self.metrics.unidentified.inc();
             tracing::warn!(kind, "dropped an object without name, namespace or uid");
         }
+        facts
     }
 
     /// Watch and uid, if a pod that rests was seen as it was.
     fn seen_resting<'a>(&self, sighting: &'a Sighting) -> Option<(usize, &'a str)> {
         let Sighting::Seen { watch, object, .. } = sighting else { return None };
-        let pod = object.pod.as_ref()?;
+        let pod = object.facts.as_ref()?;
         self.index.rests_at(&pod.uid, pod.version).then_some((*watch, &pod.uid))
     }
 

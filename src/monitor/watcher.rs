@@ -5,21 +5,16 @@
 
 use std::{
     collections::HashSet,
-    fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::StreamExt;
-use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use podherald_core::{job::Job, pod::Pod};
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -32,7 +27,7 @@ use super::{
     api::{Activity, Backoff, attentive},
     listing::Listing,
     metrics::Metrics,
-    wire,
+    wire::{self, Facts, Object},
 };
 
 /// Objects a page: fewer cost round trips, more cost memory.
@@ -96,59 +91,6 @@ pub struct Inbox {
     pub jobs: mpsc::Receiver<Sighting<wire::Job>>,
 }
 
-/// What can be watched.
-pub trait Watched:
-    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
-{
-    /// What decides.
-    type Facts: Serialize + DeserializeOwned + Send;
-
-    /// When it was created, and its uid.
-    fn birth(facts: &Self::Facts) -> (Option<Timestamp>, &str);
-
-    /// Without what only kube needed; no facts of an object without an identity, and the fields that could not be read.
-    fn into_parts(self) -> (Option<Self::Facts>, Vec<&'static str>);
-
-    /// The same again.
-    fn from_parts(facts: Option<Self::Facts>, malformed: Vec<&'static str>) -> Self;
-}
-
-impl Watched for wire::Pod {
-    type Facts = Pod;
-
-    fn birth(pod: &Pod) -> (Option<Timestamp>, &str) {
-        (pod.created, &pod.uid)
-    }
-
-    fn into_parts(self) -> (Option<Pod>, Vec<&'static str>) {
-        (self.pod, self.malformed)
-    }
-
-    fn from_parts(pod: Option<Pod>, malformed: Vec<&'static str>) -> Self {
-        let mut object = pod.map(Self::from).unwrap_or_default();
-        object.malformed = malformed;
-        object
-    }
-}
-
-impl Watched for wire::Job {
-    type Facts = Job;
-
-    fn birth(job: &Job) -> (Option<Timestamp>, &str) {
-        (job.created, &job.uid)
-    }
-
-    fn into_parts(self) -> (Option<Job>, Vec<&'static str>) {
-        (self.job, self.malformed)
-    }
-
-    fn from_parts(job: Option<Job>, malformed: Vec<&'static str>) -> Self {
-        let mut object = job.map(Self::from).unwrap_or_default();
-        object.malformed = malformed;
-        object
-    }
-}
-
 /// What to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
@@ -160,7 +102,7 @@ pub struct Scope {
 
 impl Scope {
     /// The objects of the scope.
-    pub fn api<K: Watched>(&self, client: Client) -> Api<K> {
+    pub fn api<F: Facts>(&self, client: Client) -> Api<Object<F>> {
         match &self.namespace {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
@@ -246,7 +188,7 @@ impl Watch {
     }
 
     /// Watches until cancelled, or until nobody takes what it sees.
-    pub async fn run<K: Watched>(self, base: Client, out: mpsc::Sender<Sighting<K>>, stop: CancellationToken) {
+    pub async fn run<F: Facts>(self, base: Client, out: mpsc::Sender<Sighting<Object<F>>>, stop: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(30));
         while !stop.is_cancelled() {
             tokio::select! {
@@ -258,8 +200,13 @@ impl Watch {
     }
 
     /// Drives one watcher until it has to be replaced.
-    async fn watch_once<K: Watched>(&self, base: &Client, out: &mpsc::Sender<Sighting<K>>, backoff: &mut Backoff) {
-        let api = self.scope.api::<K>(attentive(base, self.freshness.activity.clone()));
+    async fn watch_once<F: Facts>(
+        &self,
+        base: &Client,
+        out: &mpsc::Sender<Sighting<Object<F>>>,
+        backoff: &mut Backoff,
+    ) {
+        let api = self.scope.api::<F>(attentive(base, self.freshness.activity.clone()));
         let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(60).max(1);
         let config = watcher::Config::default().labels(&self.scope.selector).timeout(seconds).page_size(PAGE_SIZE);
         let mut events = pin!(watcher(api, config));
@@ -308,7 +255,7 @@ impl Watch {
                 },
                 Some(Err(error)) => {
                     self.metrics.watch_failures.inc();
-                    self.note::<K>(&error);
+                    self.note::<F>(&error);
                     let pause = backoff.pause();
                     tracing::info!(watch = self.id, error = %wording::of(&error), pause_ms = pause.as_millis(), "watch failed, trying again");
                     sleep(pause).await;
@@ -328,10 +275,10 @@ impl Watch {
     }
 
     /// A refusal is not "no pods" (T17): it shows at once, not only when the watch has gone stale.
-    fn note<K: Watched>(&self, error: &watcher::Error) {
-        let kind = K::plural(&());
+    fn note<F: Facts>(&self, error: &watcher::Error) {
+        let kind = F::PLURAL;
         let refusal = status_of(error).and_then(|status| {
-            let remedy = match (status.code, &*kind) {
+            let remedy = match (status.code, kind) {
                 (401, _) => "; the kubeconfig, token and certificates are read anew until they are accepted",
                 (403, "jobs") => {
                     "; grant the role in deploy/, or set kube.jobs = false to follow each pod of a Job by itself"

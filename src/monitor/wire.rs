@@ -1,13 +1,14 @@
 //! A pod as it stands on the wire, read leniently.
 //!
 //! A status is written by many hands. A field of the wrong type becomes "not there" and is named in
-//! [`Pod::malformed`]; it never costs the frame, let alone a page of a list. Only the identity is required. Fields that
+//! [`Object::malformed`]; it never costs the frame, let alone a page of a list. Only the identity is required. Fields that
 //! nobody needs (managedFields, env, volumes) are skipped by the parser and never kept (T14).
 
-use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr, sync::LazyLock};
+mod object;
+
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use jiff::Timestamp;
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use podherald_core::pod::{
     CONDITIONS, Condition, Container, ContainerState, ContainerStatus, JobRef, Labels, Phase, RestartPolicy,
     RestartRule, Termination,
@@ -17,79 +18,28 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-pub use job::Job;
+use self::object::Meta;
+pub use self::{
+    job::Job,
+    object::{Facts, Object},
+};
+
+/// A `v1.Pod`.
+pub type Pod = Object<podherald_core::pod::Pod>;
 
 /// Annotations longer than this are dropped: none that podherald reads is longer.
 const MAX_ANNOTATION_BYTES: usize = 1024;
 
-/// A `v1.Pod` with the few fields that decide.
-#[derive(Debug, Clone, Default)]
-pub struct Pod {
-    meta: Meta,
-    /// What the object says; none if it lacks a name, namespace or uid.
-    pub pod: Option<podherald_core::pod::Pod>,
-    /// Fields that were there and could not be read.
-    pub malformed: Vec<&'static str>,
-}
+impl Facts for podherald_core::pod::Pod {
+    const KIND: &'static str = "Pod";
+    const GROUP: &'static str = "";
+    const PLURAL: &'static str = "pods";
 
-/// What kube's watcher has to know of an object, until it has passed it on.
-#[derive(Debug, Clone, Default)]
-struct Meta(Option<Box<ObjectMeta>>);
-
-static FORGOTTEN: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
-
-impl Meta {
-    fn of([name, namespace, uid]: [&Option<String>; 3], resource_version: Option<String>) -> Self {
-        Self(Some(Box::new(ObjectMeta {
-            name: name.clone(),
-            namespace: namespace.clone(),
-            uid: uid.clone(),
-            resource_version,
-            ..ObjectMeta::default()
-        })))
+    fn created(&self) -> Option<Timestamp> {
+        self.created
     }
 
-    fn get(&self) -> &ObjectMeta {
-        self.0.as_deref().unwrap_or(&FORGOTTEN)
-    }
-
-    fn get_mut(&mut self) -> &mut ObjectMeta {
-        self.0.get_or_insert_default()
-    }
-}
-
-impl From<podherald_core::pod::Pod> for Pod {
-    fn from(pod: podherald_core::pod::Pod) -> Self {
-        Self { pod: Some(pod), ..Self::default() }
-    }
-}
-
-impl kube::Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        self.meta.get()
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.meta.get_mut()
-    }
-}
-
-impl<'de> Deserialize<'de> for Pod {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pod, D::Error> {
         let mut reader = Reader::default();
         let raw: RawPod = reader.take("object", Field::deserialize(deserializer)?).unwrap_or_default();
         Ok(reader.pod(raw))
@@ -409,7 +359,7 @@ impl Reader {
             ),
         };
         let is_identified = name.is_some() && namespace.is_some() && uid.is_some();
-        Pod { meta: head, pod: is_identified.then_some(pod), malformed: self.malformed }
+        Pod { meta: head, facts: is_identified.then_some(pod), malformed: self.malformed }
     }
 
     fn container(&mut self, raw: RawContainer) -> Option<Container> {
@@ -540,7 +490,7 @@ mod tests {
         // T42: the runtime's zero times are not times.
         let read = read(&good());
         assert!(read.malformed.is_empty(), "{:?}", read.malformed);
-        let pod = read.pod.unwrap();
+        let pod = read.facts.unwrap();
         assert_eq!((pod.name.as_str(), pod.uid.as_str()), ("p", "u"));
         assert_eq!(pod.job, Some(JobRef { name: "n".into(), uid: "j".into() }));
         assert_eq!((pod.phase, pod.reason.as_deref()), (Phase::Failed, Some("Evicted")));
@@ -585,7 +535,7 @@ mod tests {
                     None => object["metadata"]["annotations"] = value.clone(),
                 }
                 let read = read(&object);
-                assert!(read.pod.is_some(), "{path} = {value}");
+                assert!(read.facts.is_some(), "{path} = {value}");
                 let is_map =
                     matches!(value, Value::Object(_)) && matches!(path, "/metadata/annotations" | "/spec" | "/status");
                 assert!(is_map || !read.malformed.is_empty(), "{path} = {value} goes unnoticed");
@@ -600,7 +550,7 @@ mod tests {
             "items": [good(), 5, null, {"metadata": {"name": "x"}}, {"metadata": []}, good()]
         });
         let list: ObjectList<Pod> = serde_json::from_str(&list.to_string()).unwrap();
-        assert_eq!(list.items.iter().filter(|item| item.pod.is_some()).count(), 2);
+        assert_eq!(list.items.iter().filter(|item| item.facts.is_some()).count(), 2);
         assert_eq!(list.items.len(), 6);
     }
 
@@ -616,7 +566,7 @@ mod tests {
         // T14
         let mut object = good();
         object["metadata"]["annotations"] = json!({"big": "x".repeat(5000), "podherald.dev/attempt": "k"});
-        let pod = read(&object).pod.unwrap();
+        let pod = read(&object).facts.unwrap();
         assert_eq!(pod.annotations.keys().collect::<Vec<_>>(), ["podherald.dev/attempt"]);
     }
 }

@@ -1,57 +1,26 @@
 //! A Job as it stands on the wire, read as leniently as a pod.
 
-use std::borrow::Cow;
-
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, value::MapAccessDeserializer},
 };
 
-use super::{Entries, Field, Lenient, List, Meta, RawCondition, Reader, Time};
+use super::{Entries, Facts, Field, Lenient, List, Meta, Object, RawCondition, Reader, Time};
 
-/// A `batch/v1` Job with the few fields that decide.
-#[derive(Debug, Clone, Default)]
-pub struct Job {
-    meta: Meta,
-    /// What the object says; none if it lacks a name, namespace or uid.
-    pub job: Option<podherald_core::job::Job>,
-    /// Fields that were there and could not be read.
-    pub malformed: Vec<&'static str>,
-}
+/// A `batch/v1` Job.
+pub type Job = Object<podherald_core::job::Job>;
 
-impl From<podherald_core::job::Job> for Job {
-    fn from(job: podherald_core::job::Job) -> Self {
-        Self { job: Some(job), ..Self::default() }
-    }
-}
+impl Facts for podherald_core::job::Job {
+    const KIND: &'static str = "Job";
+    const GROUP: &'static str = "batch";
+    const PLURAL: &'static str = "jobs";
 
-impl kube::Resource for Job {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+    fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
 
-    fn kind((): &()) -> Cow<'_, str> {
-        "Job".into()
-    }
-    fn group((): &()) -> Cow<'_, str> {
-        "batch".into()
-    }
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-    fn plural((): &()) -> Cow<'_, str> {
-        "jobs".into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        self.meta.get()
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.meta.get_mut()
-    }
-}
-
-impl<'de> Deserialize<'de> for Job {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Job, D::Error> {
         let mut reader = Reader::default();
         let raw: RawJob = reader.take("object", Field::deserialize(deserializer)?).unwrap_or_default();
         Ok(reader.job(raw))
@@ -97,7 +66,7 @@ impl Reader {
             failed: self.take("status.failed", status.failed).unwrap_or_default(),
             conditions: self.list("status.conditions", status.conditions, Self::condition),
         };
-        Job { meta: head, job: is_identified.then_some(job), malformed: self.malformed }
+        Job { meta: head, facts: is_identified.then_some(job), malformed: self.malformed }
     }
 }
 
@@ -124,7 +93,7 @@ mod tests {
         });
         let read: Job = serde_json::from_str(&object.to_string()).unwrap();
         assert_eq!(read.malformed, ["spec.activeDeadlineSeconds"]);
-        let job = read.job.unwrap();
+        let job = read.facts.unwrap();
         assert_eq!((job.suspended, job.completions, job.succeeded, job.failed), (true, Some(3), 2, 1));
         assert_eq!(job.conditions.iter().map(|c| c.is_true).collect::<Vec<_>>(), [true, false]);
     }

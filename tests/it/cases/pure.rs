@@ -204,7 +204,7 @@ impl Monitor {
 fn read(pod: &Value) -> Pod {
     let read: wire::Pod = serde_json::from_value(pod.clone()).unwrap();
     assert!(read.malformed.is_empty(), "{:?} cannot be read", read.malformed);
-    read.pod.unwrap()
+    read.facts.unwrap()
 }
 
 fn run(tellings: &[Telling]) {
