@@ -27,6 +27,8 @@ pub(super) enum Act {
     ForceDelete,
     /// Deletes it once its container waits to be started again.
     DeleteInCrashLoop,
+    /// Lets its deadline come while its container waits to be started for the third time, which is for 20 s.
+    LimitInCrashLoop,
 }
 
 /// What is to be had of the output.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Pod},
+    api::core::v1::{ConfigMap, ContainerStatus, Pod},
 };
 use kube::{
     Api,
@@ -235,6 +235,9 @@ async fn act(namespace: &Namespace<'_>, case: &Case) {
     match case.act {
         Act::Nothing => return,
         Act::DeleteInCrashLoop => namespace.until(&id, is_in_crash_loop).await,
+        Act::LimitInCrashLoop => {
+            namespace.until(&id, |pod| is_in_crash_loop(pod) && restarts(pod) == 2).await;
+        }
         Act::Evict | Act::Delete | Act::ForceDelete => until_prints(namespace, &id).await,
     }
     match case.act {
@@ -244,7 +247,19 @@ async fn act(namespace: &Namespace<'_>, case: &Case) {
         }
         Act::Delete | Act::DeleteInCrashLoop => namespace.delete(&id).await,
         Act::ForceDelete => namespace.force_delete(&id).await,
+        Act::LimitInCrashLoop => limit(namespace, &id).await,
     }
+}
+
+/// Lowers the pod's deadline to 4 s after its program's last end.
+async fn limit(namespace: &Namespace<'_>, id: &str) {
+    let name = format!("executor-{id}");
+    let pod = namespace.pods.get(&name).await.unwrap();
+    let started = pod.status.as_ref().unwrap().start_time.as_ref().unwrap();
+    let last_end = first_container(Some(&pod)).unwrap().last_state.clone().unwrap().terminated.unwrap();
+    let seconds = last_end.finished_at.unwrap().0.duration_since(started.0).as_secs() + 4;
+    let spec = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": seconds}}));
+    namespace.pods.patch(&name, &PatchParams::default(), &spec).await.unwrap();
 }
 
 /// Waits for the end and compares what is told of it.
@@ -295,9 +310,16 @@ fn sharing(directory: &TempDir, script: &str) -> Value {
 }
 
 fn is_in_crash_loop(pod: Option<&Pod>) -> bool {
-    let statuses = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
-    let waiting = statuses.and_then(|statuses| statuses[0].state.as_ref()?.waiting.as_ref());
+    let waiting = first_container(pod).and_then(|container| container.state.as_ref()?.waiting.as_ref());
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+}
+
+fn restarts(pod: Option<&Pod>) -> i32 {
+    first_container(pod).map_or(0, |container| container.restart_count)
+}
+
+fn first_container(pod: Option<&Pod>) -> Option<&ContainerStatus> {
+    pod?.status.as_ref()?.container_statuses.as_ref()?.first()
 }
 
 /// Waits until the program of this execution has printed something.
