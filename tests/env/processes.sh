@@ -1,5 +1,5 @@
 # Sourced by the scripts that start real components, which have set `RUN`, the directory of what they start. Defines:
-#   spawn, alive, await, end_by   processes by name, each with a log; none is ended but what was started here
+#   spawn, alive, await, end_by, signal   processes by name, each with a log; none is ended but what was started here
 #   choose_ports                  ten ports for what has RUN
 #   print_status                  what runs, and how big it is
 # shellcheck shell=bash
@@ -43,6 +43,14 @@ end_by() {
     done
   fi
   rm -f "$RUN/pid/$2"
+}
+
+# signal SIGNAL PROCESS
+signal() {
+  local pid
+  alive "$2" || die "$2 does not run"
+  read -r pid _ < "$RUN/pid/$2"
+  kill "-$1" "$pid"
 }
 
 # Takes ten ports that nobody listens on, from PORT_BASE on, and writes the first to $RUN/port-base. The lock stays with the
