@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 
-use crate::config::{Flag, Sources};
+use podherald_core::event::EVENT_TYPES;
+
+use crate::{
+    config::{Flag, Sources},
+    contract,
+};
 
 /// Watches pods that run someone's code and tells, at once and for certain, what became of it.
 #[derive(Debug, Parser)]
@@ -50,8 +55,17 @@ pub enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         logs: Option<PathBuf>,
     },
+    /// List the types of events: their topic, who sends them, and when
+    Events {
+        /// Print the JSON Schema of this type instead; without a type, that of all
+        #[arg(long, value_name = "TYPE", num_args = 0..=1, default_missing_value = contract::ALL,
+              value_parser = PossibleValuesParser::new(EVENT_TYPES.iter().chain([&contract::ALL])))]
+        schema: Option<String>,
+    },
     /// Print the OpenAPI document of the REST interface
     Openapi,
+    /// Print the AsyncAPI document of what is sent to Kafka and Redis
+    Asyncapi,
 }
 
 impl Cli {

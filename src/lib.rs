@@ -5,13 +5,14 @@
 //! Around them: [`config`] and [`cli`] say what is wanted, [`supervisor`] starts and ends tasks, [`lock`] keeps a second
 //! process off, [`cluster`] connects to Kubernetes, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
 //! what is old, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
-//! that kill. [`explain`] is the mapper without a server.
+//! that kill. [`explain`] is the mapper without a server, [`contract`] what readers of events may rely on.
 
 pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod contract;
 pub mod crash;
 pub mod demo;
 pub mod embedded;

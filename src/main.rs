@@ -12,7 +12,7 @@ use podherald::{
     app,
     cli::{Cli, Command},
     config::{self, Config, Effective},
-    embedded, explain, http, supervisor, telemetry, wording,
+    contract, embedded, explain, http, supervisor, telemetry, wording,
 };
 
 /// Frames are decoded on one thread and dropped on another, thousands a second: the system's allocator spends a sixth of
@@ -44,7 +44,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print(&config::document(&effective))
         }
         Command::Explain { file, logs } => explain(&Config::load(&sources)?, file, logs),
+        Command::Events { schema } => print(&events(schema.as_deref())),
         Command::Openapi => print(&http::openapi_document()),
+        Command::Asyncapi => print(&contract::pretty(&contract::asyncapi_document())),
     }
 }
 
@@ -68,6 +70,14 @@ fn explain(config: &Config, file: Option<PathBuf>, logs: Option<PathBuf>) -> any
     match explain::run(&options, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Err(explain::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+fn events(schema: Option<&str>) -> String {
+    match schema.map(contract::of_type) {
+        None => contract::table(),
+        // The command line takes types that there are, and the word for all.
+        Some(schema) => contract::pretty(&schema.unwrap_or_else(contract::of_all)),
     }
 }
 

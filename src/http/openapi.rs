@@ -5,6 +5,7 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::router;
+use crate::contract;
 
 /// What the document says beside the routes.
 #[derive(OpenApi)]
@@ -34,6 +35,13 @@ pub fn document() -> String {
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, body = Object)))]
 pub(super) async fn get() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
+}
+
+/// The contract of what is sent to Kafka and Redis.
+#[utoipa::path(get, path = "/asyncapi.json", tag = "operations", responses((status = 200, body = Object)))]
+pub(super) async fn get_asyncapi() -> Response {
+    let document = contract::pretty(&contract::asyncapi_document());
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::get))
+        .routes(routes!(openapi::get_asyncapi))
 }
 
 /// Refuses what no handler should see, and counts all answers.

@@ -125,7 +125,10 @@ impl Inside {
             events.extend(page["items"].as_array().unwrap().iter().cloned());
             match page["next"].as_str() {
                 Some(next) => path = format!("/events?limit=500&after={next}"),
-                None => return events,
+                None => {
+                    crate::contract::assert_exact(&events);
+                    return events;
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ mod bad_input;
 mod behaviours;
 mod cases;
 mod config;
+mod contract;
 mod credentials;
 mod faulty_journal;
 #[path = "../real/herald.rs"]

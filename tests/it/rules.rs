@@ -7,10 +7,11 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 26] = [
     "wording",
     "jitter",
     "crash",
+    "contract",
     "clock",
     "health",
     "config",

@@ -15,8 +15,18 @@ pub const DATA_CONTENT_TYPE: &str = "application/json";
 /// Media type of [`Envelope::structured`].
 pub const STRUCTURED_CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// How many attributes [`Envelope::attributes`] gives.
-const ATTRIBUTES: usize = 9;
+/// What the attributes are, in the order of [`Envelope::attributes`].
+pub const ATTRIBUTES: [(&str, &str); 9] = [
+    ("specversion", "Always 1.0."),
+    ("id", "`event_id`: an event that comes again has it again."),
+    ("source", "`source`."),
+    ("type", "`event_type`."),
+    ("subject", "`execution_id`."),
+    ("time", "`timestamp`."),
+    ("sequence", "`seq` in 20 digits, so that it sorts as text."),
+    ("partitionkey", "`execution_id`."),
+    ("traceparent", "W3C Trace Context, made of ids: that of the correlation id where it names a trace."),
+];
 
 /// What of an event's bytes the attributes are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -57,7 +67,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// Name and value of each attribute, names without any prefix; `datacontenttype` is not among them.
-    pub fn attributes(&self) -> [(&'static str, Cow<'_, str>); ATTRIBUTES] {
+    pub fn attributes(&self) -> [(&'static str, Cow<'_, str>); ATTRIBUTES.len()] {
         [
             ("specversion", Cow::Borrowed("1.0")),
             ("id", Cow::Owned(self.event_id.to_string())),
@@ -100,7 +110,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-struct Attributes<'a>([(&'static str, Cow<'a, str>); ATTRIBUTES]);
+struct Attributes<'a>([(&'static str, Cow<'a, str>); ATTRIBUTES.len()]);
 
 impl Serialize for Attributes<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -159,6 +169,7 @@ mod tests {
             ("traceparent", &traceparent),
         ];
         assert_eq!(told, expected);
+        assert_eq!(ATTRIBUTES.map(|(name, _)| name), expected.map(|(name, _)| name));
     }
 
     #[test]

@@ -14,22 +14,49 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
+/// Where [`Began`] is published.
+pub const RUNNING: &str = "evaluation:running";
+/// Where [`Ended`] is published after code 0.
+pub const COMPLETED: &str = "evaluation:completed";
+/// Where [`Ended`] is published after a failure or a timeout.
+pub const FAILED: &str = "evaluation:failed";
+/// Where [`Ended`] is published after somebody ended it on purpose.
+pub const CANCELLED: &str = "evaluation:cancelled";
+
+/// The stream of an execution's events is called this and the execution's id.
+pub const STREAM_PREFIX: &str = "evaluation:events:";
+
+/// An evaluation began.
 #[derive(Serialize)]
-struct Began<'a> {
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Began<'a> {
+    /// The execution's id.
     eval_id: &'a str,
+    /// RFC 3339, UTC, microseconds.
     #[serde(with = "crate::time")]
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     timestamp: Timestamp,
 }
 
-/// What nobody knows is null: readers count on the fields.
+/// An evaluation ended. What nobody knows is null: readers count on the fields.
 #[derive(Serialize)]
-struct Ended<'a> {
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Ended<'a> {
+    /// The execution's id.
     eval_id: &'a str,
+    /// Null where nobody knows.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     exit_code: Option<i32>,
+    /// `stdout` of the event.
     output: &'a str,
+    /// `stderr` of the event, or else why it ended.
     error: &'a str,
+    /// Null where nobody knows.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     duration_seconds: Option<f64>,
+    /// RFC 3339, UTC, microseconds.
     #[serde(with = "crate::time")]
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     timestamp: Timestamp,
 }
 
@@ -39,12 +66,10 @@ struct Ended<'a> {
 /// and the monitor, which sees pods, has none.
 pub fn message(event: &Event, started: Option<Timestamp>) -> Option<Message> {
     let (channel, ended) = match &event.payload {
-        Payload::ExecutionRunning { .. } => ("evaluation:running", None),
-        Payload::ExecutionCompleted(terminal) => ("evaluation:completed", Some(terminal)),
-        Payload::ExecutionFailed(terminal) | Payload::ExecutionTimeout(terminal) => {
-            ("evaluation:failed", Some(terminal))
-        }
-        Payload::ExecutionCancelled(terminal) => ("evaluation:cancelled", Some(terminal)),
+        Payload::ExecutionRunning { .. } => (RUNNING, None),
+        Payload::ExecutionCompleted(terminal) => (COMPLETED, Some(terminal)),
+        Payload::ExecutionFailed(terminal) | Payload::ExecutionTimeout(terminal) => (FAILED, Some(terminal)),
+        Payload::ExecutionCancelled(terminal) => (CANCELLED, Some(terminal)),
         Payload::PodScheduled { .. }
         | Payload::ExecutionStarted { .. }
         | Payload::PodRunning { .. }

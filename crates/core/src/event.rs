@@ -3,12 +3,14 @@
 //! A [`Draft`] is an event that lacks only what its writer gives it: `source` and `seq`. [`Draft::number`] and
 //! [`Event::to_bytes`] make the bytes that the journal keeps and everybody reads; an event is never rendered a second time.
 
+mod carried;
 mod indexes;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use carried::{Carried, carried};
 pub use indexes::{IndexOutput, Indexes};
 
 /// `event_version` of every event of this catalogue.
@@ -106,10 +108,10 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
-    /// See [`event_id`].
+    /// Made of the execution, the attempt and what happened: an event that comes again has it again.
     #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
     pub event_id: Uuid,
-    /// Always [`EVENT_VERSION`].
+    /// Of this catalogue.
     pub event_version: String,
     /// Absent when false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -121,10 +123,12 @@ pub struct Event {
     /// Whose event it is.
     pub execution_id: String,
     /// Counted from 1.
+    #[cfg_attr(feature = "schema", schema(minimum = 1))]
     pub attempt: u32,
     /// `<service_name>:<epoch>` of the writer.
     pub source: String,
     /// Counted from 1 without a gap per execution and source.
+    #[cfg_attr(feature = "schema", schema(minimum = 1))]
     pub seq: u64,
     /// Who says it and for whom.
     pub metadata: Metadata,
@@ -201,6 +205,7 @@ pub enum Payload {
     ExecutionProgress {
         /// From 0 to 100.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schema(minimum = 0, maximum = 100))]
         progress_percentage: Option<f64>,
         /// What the program said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -361,8 +366,10 @@ pub struct Terminal {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Exit {
     /// Null where nobody knows.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub code: Option<i32>,
     /// Only as the runtime reported it; 128+n is a convention, not a fact (T43).
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub signal: Option<i32>,
     /// Who says so.
     pub source: ExitSource,
@@ -459,12 +466,16 @@ pub struct Oom {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResourceUsage {
     /// Seconds.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub execution_time_wall_seconds: Option<f64>,
     /// In units of `clk_tck_hertz`.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub cpu_time_jiffies: Option<i64>,
     /// Jiffies a second.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub clk_tck_hertz: Option<i64>,
     /// KiB.
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub peak_memory_kb: Option<i64>,
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -504,6 +515,7 @@ pub struct StreamSummary {
     pub bytes_kept: u64,
     /// Hex digest over all bytes, not only the kept ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(pattern = "^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
     /// How far to trust it.
     pub verdict: Verdict,

@@ -47,7 +47,7 @@ pub(super) async fn of(
     };
     Ok(Ok(Entry {
         position: record.position,
-        stream: format!("evaluation:events:{}", record.execution_id),
+        stream: format!("{}{}", evaluation::STREAM_PREFIX, record.execution_id),
         event_type: record.event_type,
         event: record.bytes.clone(),
         message: evaluation::message(&event, started),

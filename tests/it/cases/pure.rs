@@ -63,6 +63,7 @@ impl Monitor {
             self.step(step);
         }
         self.pass(AFTERWARDS);
+        crate::contract::assert_exact(&self.events);
         self.events
     }
 

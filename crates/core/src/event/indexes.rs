@@ -12,6 +12,7 @@ pub struct Indexes {
     pub outputs: Vec<IndexOutput>,
     /// How many more completed: their output was not kept.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(required = true))]
     pub left_out: u32,
 }
 
