@@ -18,7 +18,7 @@ stop_clusters() { # the tests' own too
     kill -- "-$starting" 2>/dev/null || true
   fi
   for run in "$dir"/*/; do
-    if [ -d "$run/redis" ]; then
+    if [ -d "$run/redis" ] || [ -d "$run/kafka" ]; then
       RUN=$run "$servers" stop || true
     elif [ -d "$run/pid" ]; then
       RUN=$run "$cluster" stop || true

@@ -16,4 +16,5 @@ mod lives;
 mod load;
 mod node;
 mod outages;
+mod proxy;
 mod sink;

@@ -31,6 +31,7 @@ use self::conformance::{MAX_BYTES, record};
 use crate::{
     cluster::{Cluster, Play, variable},
     herald::{Herald, LIMIT, POLL},
+    proxy::{Fault, Proxy},
 };
 
 /// Keeps what it acknowledged over a restart.
@@ -44,12 +45,16 @@ pub(crate) struct Server {
     run: PathBuf,
     options: String,
     port: u16,
+    /// Behind the proxy.
+    proxied: String,
+    proxy: Proxy,
 }
 
 impl Server {
     pub(crate) fn start(options: &str) -> Self {
         let run = tempfile::Builder::new().prefix("redis.").tempdir().unwrap().keep();
-        let mut server = Self { run, options: options.to_owned(), port: 0 };
+        let proxy = Proxy { api: String::new(), name: "redis" };
+        let mut server = Self { run, options: options.to_owned(), port: 0, proxied: String::new(), proxy };
         server.go_on();
         server
     }
@@ -62,8 +67,18 @@ impl Server {
     /// Starts it where it was.
     pub(crate) fn go_on(&mut self) {
         let said = self.script(&["start", "redis"]);
-        let port = said.lines().find_map(|line| line.strip_prefix("REDIS_PORT="));
-        self.port = port.unwrap_or_else(|| panic!("no port in {said}")).parse().unwrap();
+        let told = |name: &str| {
+            let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            value.unwrap_or_else(|| panic!("no {name} in {said}"))
+        };
+        self.port = told("REDIS_PORT").parse().unwrap();
+        self.proxied = format!("redis://{}", told("REDIS_PROXIED"));
+        self.proxy.api = told("TOXIPROXY").strip_prefix("http://").unwrap().to_owned();
+    }
+
+    /// Starts the proxy in front of it.
+    fn start_proxy(&self) {
+        self.script(&["start", "toxiproxy"]);
     }
 
     fn script(&self, arguments: &[&str]) -> String {
@@ -381,4 +396,45 @@ async fn a_redis_that_stops_in_mid_stream_and_comes_back_misses_nothing() {
         server.assert_has(&herald, &ids).await;
     }
     assert!(herald.counter("podherald_sink_retries_total{sink=\"redis\"}").await > 0);
+}
+
+#[tokio::test]
+async fn a_bad_network_repeats_events_at_most() {
+    let server = Server::start("");
+    server.start_proxy();
+    let cluster = Cluster::shared().await;
+    let namespace = cluster.namespace().await;
+    let data = TempDir::new().unwrap();
+    let settings = [
+        ("PODHERALD_KUBE__NAMESPACES", &*namespace.name),
+        ("PODHERALD_REDIS__URL", &*server.proxied),
+        ("PODHERALD_REDIS__TIMEOUT", "500ms"),
+    ];
+    let herald = Herald::start(&cluster.kubeconfig(), &data, &settings).await;
+    let mut ids = Vec::new();
+    for fault in
+        [Fault::Cut, Fault::EndsAfter(3000), Fault::LosesAnswers, Fault::ResetsAfter(50), Fault::Slow(1), Fault::Cut]
+    {
+        let retries = retries(&herald).await;
+        server.proxy.break_by(fault).await;
+        for n in 0..5 {
+            let id = namespace.id(&format!("{}-{n}", ids.len()));
+            namespace.create(&id, &Play::exits(n)).await;
+            ids.push(id);
+        }
+        for id in &ids {
+            herald.ended(id).await;
+        }
+        let deadline = Instant::now() + LIMIT;
+        while self::retries(&herald).await == retries {
+            assert!(Instant::now() < deadline, "{fault:?} troubles nobody: {}", herald.get("/readyz").await);
+            sleep(POLL).await;
+        }
+        server.proxy.heal().await;
+        server.assert_has(&herald, &ids).await;
+    }
+}
+
+async fn retries(herald: &Herald) -> u64 {
+    herald.counter("podherald_sink_retries_total{sink=\"redis\"}").await
 }
