@@ -44,6 +44,10 @@ bench-start *arguments:
 bench-size *arguments:
     cargo bench --locked --bench size -- {{arguments}}
 
+# From the journal to a server's acknowledgement: throughput beside the server's own client, latency
+bench-sinks *arguments:
+    benches/sinks/run.sh {{arguments}}
+
 # What following the logs of watched executions costs
 bench-follow *arguments:
     cargo bench --locked --bench follow -- {{arguments}}
