@@ -22,7 +22,8 @@ pub fn document(effective: &Effective) -> String {
         let mut table = format!("[{}.{}]\n\n", webhook::SECTION, webhook::PLACEHOLDER);
         table += &webhook_settings(&Effective::of_webhook_defaults());
         for line in table.lines() {
-            text += &format!("# {line}\n");
+            text += format!("# {line}").trim_end();
+            text += "\n";
         }
     }
     text.truncate(text.trim_end_matches(['#', ' ', '\n']).len());
