@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "wording",
     "jitter",
     "crash",
