@@ -387,6 +387,10 @@ impl Endpoint {
                 Some(Rejection { position: record.position, reason })
             };
             let rejections = records.iter().filter_map(rejection).collect();
+            // What retention took of them does not come again.
+            let next = records.last().map_or(0, |last| last.position + 1);
+            state.done = state.done.split_off(&next);
+            state.refusals = state.refusals.split_off(&next);
             let was = state.standing.clone();
             if has_acknowledged {
                 state.standing.failing_since = None;

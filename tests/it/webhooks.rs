@@ -105,10 +105,13 @@ async fn an_endpoint_that_was_gone_gets_every_event_once_it_is_enabled_whatever_
     }
     herald.ended("a").await;
     assert!(!herald.log().contains("s3cret") && !herald.log().contains(&secret), "{}", herald.log());
+    let disabled = webhook(&herald).await["disabled"].clone();
     herald.kill().await;
 
+    endpoint.status.store(200, Ordering::Relaxed);
     let herald = start().await;
     let told = webhook(&herald).await;
+    assert_eq!(told["disabled"], disabled);
     assert_eq!((told["name"].as_str(), told["sink"]["name"].as_str()), (Some("orders"), Some("webhook:orders")));
     assert!(told["url"].as_str().unwrap().ends_with("/hook?***"), "{told}");
     assert_eq!(told["disabled"]["reason"], "it answers 410 Gone");
@@ -119,8 +122,8 @@ async fn an_endpoint_that_was_gone_gets_every_event_once_it_is_enabled_whatever_
     let enable = "/webhooks/orders/enable";
     let (status, problem) = herald.post(enable, &[("origin", "https://evil.example")]).await;
     assert_eq!((status, problem["type"].as_str()), (StatusCode::FORBIDDEN, Some("urn:podherald:problem:forbidden")));
-    assert!(!webhook(&herald).await["disabled"].is_null());
-    endpoint.status.store(200, Ordering::Relaxed);
+    assert_eq!(webhook(&herald).await["disabled"], disabled);
+    assert_eq!(endpoint.taken(0).await, []);
     let (status, enabled) = herald.post(enable, &[]).await;
     assert_eq!((status, &enabled["disabled"]), (StatusCode::OK, &Value::Null));
 
