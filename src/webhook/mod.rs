@@ -12,6 +12,7 @@
 //! address is connected to. Proxies of the environment are not used, redirects not followed.
 
 mod address;
+mod answers;
 mod connector;
 mod endpoint;
 mod filter;
@@ -42,7 +43,8 @@ use crate::{
     journal::Journal,
 };
 
-pub use endpoint::{Endpoint, Redelivery, RedeliveryError, Status};
+pub use answers::{Redelivery, RedeliveryError, Status};
+pub use endpoint::Endpoint;
 pub use filter::Filter;
 pub use metrics::Metrics;
 pub use store::{Delivery, Disabled, Error as StoreError};
