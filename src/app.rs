@@ -33,6 +33,7 @@ use crate::{
     retention::Retention,
     sink::{Sink, redis},
     supervisor::{self, Phase, Supervisor},
+    webhook,
 };
 
 /// A watch is stale after this much more than `kube.watch_timeout` of silence.
@@ -64,6 +65,9 @@ pub enum Error {
     /// What a setting of the Redis names cannot be read.
     #[error(transparent)]
     Redis(#[from] redis::Error),
+    /// A webhook cannot be set up.
+    #[error(transparent)]
+    Webhook(#[from] webhook::Error),
     /// Nobody says which cluster.
     #[error(
         "no usable cluster: KUBECONFIG (or ~/.kube/config) must name a readable kubeconfig, or podherald must run in a pod \
@@ -183,6 +187,9 @@ impl Server {
         let journal = (seams.journal)(journal);
         watch_journal(&readiness, &journal);
         let live = live_outputs(config, &outputs, &seams.clock, &mut registry);
+        let webhooks = webhook::Metrics::default();
+        webhooks.register(&mut registry);
+        let webhooks = webhook::open(&config.webhook, data_dir, &journal, &seams.clock, &webhooks).await?;
         let mut parts = Parts {
             config,
             journal: &journal,
@@ -193,7 +200,7 @@ impl Server {
             supervisor: Supervisor::new(readiness.clone()),
         };
         // Before there is anything new: a sink that begins with the present shall have all of it.
-        parts.start_relays().await?;
+        parts.start_relays(&webhooks).await?;
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
@@ -213,6 +220,7 @@ impl Server {
             journal: journal.clone(),
             outputs,
             live,
+            webhooks,
             readiness,
             registry,
             seats: http::Seats::new(options.max_streams, metrics.clone()),
@@ -374,12 +382,15 @@ impl Parts<'_> {
         freshness
     }
 
-    async fn start_relays(&mut self) -> Result<(), Error> {
+    async fn start_relays(&mut self, webhooks: &[Arc<webhook::Endpoint>]) -> Result<(), Error> {
         let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
         if let Some(options) = redis_options(self.config) {
             options.examine().await?;
             let of = Subscription { sink: redis::NAME, required: self.config.redis.required };
             sinks.push((of, Arc::new(redis::Redis::new(options, self.journal.clone()))));
+        }
+        for endpoint in webhooks {
+            sinks.push((endpoint.subscription(), endpoint.clone()));
         }
         // Without any, too: retention must know that it waits for nobody.
         let cursors = self.journal.subscribe(sinks.iter().map(|(of, _)| of.clone()).collect()).await?;

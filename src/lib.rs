@@ -1,7 +1,7 @@
 //! podherald's server. What it decides is decided in `podherald-core`; here is what it does.
 //!
 //! In reading order: [`journal`], where everything is kept and read; [`monitor`], the spine from looks at pods to durable
-//! events, with [`output_store`] for what programs print; [`relay`], which carries events to the [`sink`]s; [`http`], which shows them; [`app`], which puts them together.
+//! events, with [`output_store`] for what programs print; [`relay`], which carries events to the [`sink`]s, [`webhook`]s among them; [`http`], which shows them; [`app`], which puts them together.
 //! Around them: [`config`] and [`cli`] say what is wanted, [`supervisor`] starts and ends tasks, [`lock`] keeps a second
 //! process off, [`cluster`] connects to Kubernetes, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
 //! what is old, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
@@ -31,4 +31,5 @@ pub mod retention;
 pub mod sink;
 pub mod supervisor;
 pub mod telemetry;
+pub mod webhook;
 pub mod wording;

@@ -44,7 +44,7 @@ pub enum Error {
     #[error("{key} is {found} ({origin}), but must be {right}")]
     Invalid {
         /// The setting.
-        key: &'static str,
+        key: String,
         /// Who set it.
         origin: Origin,
         /// The value.

@@ -3,7 +3,8 @@
 //! The file is the one that `--config` names, else the one that `PODHERALD_CONFIG` names, else `podherald.toml` in the
 //! working directory if there is one. The variable of a setting is `PODHERALD_<SECTION>__<KEY>`, at the top level
 //! `PODHERALD_<KEY>`; an empty one counts as unset. Durations are written `500ms`, `5s`, `2m`, `7d`, sizes `16MiB`; lists in variables and flags are
-//! separated by commas, label selectors by `;`. What podherald does not know, it refuses.
+//! separated by commas, label selectors by `;`. A webhook has a table of its own, `[webhook.NAME]`, whose variables are
+//! `PODHERALD_WEBHOOK__<NAME>__<KEY>`. What podherald does not know, it refuses.
 
 mod document;
 mod embedded;
@@ -19,6 +20,7 @@ mod setting;
 mod source;
 mod telemetry;
 mod value;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -31,11 +33,12 @@ pub use journal::Journal;
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
-pub use names::{ContainerName, Environment, LabelSelector, LogFilter, Namespace};
+pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};
 pub use value::Size;
+pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, WebhookUrl, Webhooks};
 
 use crate::health::Role;
 
@@ -64,6 +67,8 @@ setting::settings! {
         journal: Journal,
         /// `[redis]`.
         redis: Redis,
+        /// `[webhook.NAME]`, any number of them.
+        webhook: Webhooks,
         /// `[telemetry]`.
         telemetry: Telemetry,
     }
@@ -98,7 +103,8 @@ impl Config {
         self.monitor.validate(effective)?;
         self.logs.validate(effective)?;
         self.journal.validate(effective)?;
-        self.redis.validate(effective)
+        self.redis.validate(effective)?;
+        self.webhook.validate(effective)
     }
 }
 
@@ -147,14 +153,14 @@ mod tests {
     #[test]
     fn every_setting_documents_its_variable_and_default() {
         let mut keys = BTreeSet::new();
-        for setting in Config::settings() {
+        for setting in Config::settings().into_iter().chain(Webhook::settings()) {
             assert!(keys.insert(setting.key), "{} is declared once", setting.key);
             let last = setting.doc.last().unwrap().trim();
             let default: toml::Value = setting.default.parse().unwrap();
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 44);
+        assert_eq!(keys.len(), 58);
     }
 
     #[test]

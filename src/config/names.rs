@@ -64,6 +64,18 @@ text! {
     "a name of 1 to 63 characters such as `production`"
 }
 
+text! {
+    /// A label and its value.
+    pub struct LabelPair, if is_label_pair, "a label and its value such as `app=runner`"
+}
+
+impl LabelPair {
+    /// Key and value.
+    pub fn pair(&self) -> (&str, &str) {
+        self.0.split_once('=').unwrap_or((&self.0, ""))
+    }
+}
+
 impl Value for Place {
     fn expects() -> String {
         "`label:KEY`, `annotation:KEY` or `prefix:TEXT`, such as `label:execution-id` or `prefix:exec-`".into()
@@ -119,6 +131,10 @@ fn is_qualified_name(text: &str) -> bool {
     let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
     let prefixed = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_dns_label));
     prefixed && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_pair(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(key, value)| is_qualified_name(key) && is_label_value(value))
 }
 
 fn is_label_value(text: &str) -> bool {

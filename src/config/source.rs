@@ -9,7 +9,7 @@ use std::{
 
 use toml::{Table, Value as Toml};
 
-use super::{Config, Error, Setting, error::brief, value::Value};
+use super::{Config, Error, Setting, Webhook, error::brief, value::Value, webhook};
 
 /// The file that is read when neither `--config` nor `PODHERALD_CONFIG` names one; it may be missing, then.
 const DEFAULT_FILE: &str = "podherald.toml";
@@ -77,7 +77,16 @@ impl fmt::Display for Origin {
 
 /// Every setting's value after all sources have spoken, not yet read into its type.
 #[derive(Debug, Clone)]
-pub struct Effective(BTreeMap<&'static str, (Toml, Origin)>);
+pub struct Effective {
+    values: BTreeMap<&'static str, (Toml, Origin)>,
+    /// The tables `[webhook.NAME]` by name, each with the settings of [`Webhook`] alone.
+    webhooks: BTreeMap<String, Self>,
+    /// Which of those tables this is; it stands for `NAME` in the keys.
+    name: Option<String>,
+}
+
+/// A setting, and the table that it is of if there are several.
+type Found = (&'static Setting, Option<String>);
 
 impl Effective {
     /// Gathers the sources.
@@ -100,10 +109,37 @@ impl Effective {
     }
 
     pub(super) fn defaults() -> Self {
+        Self::of(&Config::settings(), None)
+    }
+
+    fn of(settings: &[&'static Setting], name: Option<String>) -> Self {
         let default = |setting: &Setting| {
             setting.default.parse().expect("defaults are TOML; every_default_is_right reads them all")
         };
-        Self(Config::settings().iter().map(|setting| (setting.key, (default(setting), Origin::Default))).collect())
+        let values = settings.iter().map(|setting| (setting.key, (default(setting), Origin::Default))).collect();
+        Self { values, webhooks: BTreeMap::new(), name }
+    }
+
+    /// A table `[webhook.NAME]` in which nothing is set.
+    pub(super) fn of_webhook_defaults() -> Self {
+        Self::of(&Webhook::settings(), None)
+    }
+
+    /// The tables `[webhook.NAME]`, by name.
+    pub(super) fn webhooks(&self) -> &BTreeMap<String, Self> {
+        &self.webhooks
+    }
+
+    fn webhook(&mut self, name: String) -> &mut Self {
+        self.webhooks.entry(name).or_insert_with_key(|name| Self::of(&Webhook::settings(), Some(name.clone())))
+    }
+
+    fn set(&mut self, (setting, table): Found, value: Toml, origin: Origin) {
+        let values = match table {
+            Some(name) => &mut self.webhook(name).values,
+            None => &mut self.values,
+        };
+        values.insert(setting.key, (value, origin));
     }
 
     /// What may be printed of a setting's value.
@@ -113,7 +149,7 @@ impl Effective {
 
     /// A setting's value and who set it.
     pub fn value(&self, key: &str) -> (&Toml, &Origin) {
-        let (value, origin) = self.0.get(key).expect("every declared setting has a value, its default at least");
+        let (value, origin) = self.values.get(key).expect("every declared setting has a value, its default at least");
         (value, origin)
     }
 
@@ -123,37 +159,52 @@ impl Effective {
 
     /// The error that says what is wrong with a setting, and what would be right.
     pub(super) fn refuse(&self, key: &'static str, right: &str) -> Error {
-        let setting =
-            Config::settings().into_iter().find(|setting| setting.key == key).expect("only settings are refused");
+        let setting = all_settings().into_iter().find(|setting| setting.key == key).expect("only settings are refused");
         let origin = self.value(key).1.clone();
+        let key = key_of(setting, self.name.as_deref());
         Error::Invalid { key, origin, found: brief(&self.shown(setting)), right: right.to_owned() }
     }
 
     fn add_file(&mut self, path: &Path, table: &Table) -> Result<(), Error> {
         let settings = Config::settings();
         let sections = settings.iter().filter_map(|setting| setting.key.split_once('.'));
-        let sections: BTreeSet<&str> = sections.map(|(section, _)| section).collect();
+        let mut sections: BTreeSet<&str> = sections.map(|(section, _)| section).collect();
+        sections.insert(webhook::SECTION);
+        let origin = Origin::File(path.to_owned());
         for (name, value) in table {
             let leaves: Vec<(String, &Toml)> = match value {
+                Toml::Table(section) if name == webhook::SECTION => self.tables_of_webhooks(section),
                 Toml::Table(section) if sections.contains(name.as_str()) || !section.is_empty() => {
                     section.iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
                 }
                 _ => vec![(name.clone(), value)],
             };
             for (key, value) in leaves {
-                let origin = Origin::File(path.to_owned());
-                let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
-                    let like = if sections.contains(key.as_str()) {
-                        Some(format!("the section [{key}]"))
-                    } else {
-                        similar(&settings, &key).map(|setting| setting.key.to_owned())
-                    };
+                let Some(found) = find(&key) else {
+                    let is_section = sections.contains(key.as_str());
+                    let like = if is_section { Some(section_hint(&key)) } else { similar_key(&key) };
                     return Err(Error::Unknown { what: key, origin, like });
                 };
-                self.0.insert(setting.key, (value.clone(), origin));
+                self.set(found, value.clone(), origin.clone());
             }
         }
         Ok(())
+    }
+
+    /// The settings in `[webhook.NAME]` tables. A table with nothing in it counts: it lacks what it must have.
+    fn tables_of_webhooks<'a>(&mut self, section: &'a Table) -> Vec<(String, &'a Toml)> {
+        let mut leaves = Vec::new();
+        for (name, value) in section {
+            let prefix = format!("{}.{name}", webhook::SECTION);
+            match value {
+                Toml::Table(table) if webhook::is_name(name) => {
+                    self.webhook(name.clone());
+                    leaves.extend(table.iter().map(|(key, value)| (format!("{prefix}.{key}"), value)));
+                }
+                _ => leaves.push((prefix, value)),
+            }
+        }
+        leaves
     }
 
     fn add_variable(&mut self, name: &OsStr, value: &OsStr) -> Result<(), Error> {
@@ -162,9 +213,8 @@ impl Effective {
         if !name.starts_with(PREFIX) || other || is_service_link(&name, &value.to_string_lossy()) {
             return Ok(());
         }
-        let settings = Config::settings();
-        let Some(setting) = settings.iter().find(|setting| setting.variable() == name) else {
-            let like = similar(&settings, &name[PREFIX.len()..]).map(Setting::variable);
+        let Some((setting, table)) = find_variable(&name) else {
+            let like = similar(&name[PREFIX.len()..]).map(Setting::variable);
             return Err(Error::Unknown { what: name.into_owned(), origin: Origin::Environment, like });
         };
         let origin = Origin::Variable(name.into_owned());
@@ -172,23 +222,65 @@ impl Effective {
             let lossy = Toml::String(value.to_string_lossy().into_owned());
             let shown = (setting.shown)(&lossy);
             let found = if shown == lossy { format!("{value:?}") } else { brief(&shown) };
-            let (key, right) = (setting.key, "text in UTF-8".into());
+            let (key, right) = (key_of(setting, table.as_deref()), "text in UTF-8".into());
             return Err(Error::Invalid { key, origin, found, right });
         };
-        self.0.insert(setting.key, ((setting.from_text)(text), origin));
+        self.set((setting, table), (setting.from_text)(text), origin);
         Ok(())
     }
 
     pub(super) fn add_flag(&mut self, flag: &Flag) -> Result<(), Error> {
-        let settings = Config::settings();
         let origin = Origin::Flag(flag.name.clone());
-        let Some(setting) = settings.iter().find(|setting| setting.key == flag.key) else {
-            let like = similar(&settings, &flag.key).map(|setting| setting.key.to_owned());
-            return Err(Error::Unknown { what: flag.key.clone(), origin, like });
+        let Some(found) = find(&flag.key) else {
+            return Err(Error::Unknown { what: flag.key.clone(), origin, like: similar_key(&flag.key) });
         };
-        self.0.insert(setting.key, ((setting.from_text)(&flag.value), origin));
+        let value = (found.0.from_text)(&flag.value);
+        self.set(found, value, origin);
         Ok(())
     }
+}
+
+/// Those that there are once, and those of a table `[webhook.NAME]`.
+fn all_settings() -> Vec<&'static Setting> {
+    let mut settings = Config::settings();
+    settings.extend(Webhook::settings());
+    settings
+}
+
+/// The key as its reader writes it.
+fn key_of(setting: &Setting, table: Option<&str>) -> String {
+    table.map_or_else(|| setting.key.to_owned(), |name| setting.key.replacen(webhook::PLACEHOLDER, name, 1))
+}
+
+fn find(key: &str) -> Option<Found> {
+    if let Some(setting) = Config::settings().into_iter().find(|setting| setting.key == key) {
+        return Some((setting, None));
+    }
+    let (name, _) = webhook::split(key)?;
+    let is_it = |setting: &&Setting| key_of(setting, Some(name)) == key;
+    Some((Webhook::settings().into_iter().find(is_it)?, Some(name.to_owned())))
+}
+
+fn find_variable(variable: &str) -> Option<Found> {
+    if let Some(setting) = Config::settings().into_iter().find(|setting| setting.variable() == variable) {
+        return Some((setting, None));
+    }
+    let is_upper = !variable.contains(|c: char| c.is_ascii_lowercase());
+    let key = variable.strip_prefix(PREFIX)?.replace("__", ".").to_lowercase();
+    is_upper.then(|| find(&key)).flatten()
+}
+
+fn section_hint(section: &str) -> String {
+    if section == webhook::SECTION { webhook::HINT.to_owned() } else { format!("the section [{section}]") }
+}
+
+fn similar_key(key: &str) -> Option<String> {
+    let Some((name, field)) = webhook::split(key) else {
+        let is_webhook = key.split_once('.').is_some_and(|(section, _)| section == webhook::SECTION);
+        return if is_webhook { Some(webhook::HINT.to_owned()) } else { similar(key).map(|like| like.key.to_owned()) };
+    };
+    let template = format!("{}.{}.{field}", webhook::SECTION, webhook::PLACEHOLDER);
+    similar(&template).map(|like| key_of(like, Some(name)))
 }
 
 fn read_file(sources: &Sources) -> Result<Option<(PathBuf, Table)>, Error> {
@@ -231,7 +323,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// The setting that somebody who wrote this may have meant.
-fn similar(settings: &[&'static Setting], wrong: &str) -> Option<&'static Setting> {
+fn similar(wrong: &str) -> Option<&'static Setting> {
+    let settings = all_settings();
     let plain = |text: &str| text.to_lowercase().replace("__", "_").replace(['.', '-'], "_");
     let last = |text: &str| text.rsplit('.').next().map(plain);
     let wrong_plain = plain(wrong);

@@ -1,11 +1,12 @@
 //! Who may call a podherald that asks nobody for a password.
 //!
 //! On loopback only this machine can connect, but a browser on it can be made to: a foreign page may send requests, and
-//! a foreign name may be pointed at 127.0.0.1. Hence Host must name loopback, and Origin the same host.
+//! a foreign name may be pointed at 127.0.0.1. Hence Host must name loopback, and Origin the same host. Beyond loopback a foreign
+//! page may still change nothing: whatever is not a mere reading must come from the same host, or from no page at all.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, Uri, header, uri::Authority};
+use http::{HeaderMap, Method, Uri, header, uri::Authority};
 
 use super::Error;
 
@@ -41,19 +42,22 @@ impl Access {
 
     /// # Errors
     /// [`Error::Forbidden`] that says which header is wrong and what would be right.
-    pub(super) fn check(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-        if self == Self::Anybody {
+    pub(super) fn check(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+        if self == Self::Anybody && method.is_safe() {
             return Ok(());
         }
         let host = one(headers, header::HOST, "Host")?.or(uri.authority().map(Authority::as_str));
         let Some(host) = host else {
             return Err(Error::Forbidden("the Host header is missing"));
         };
-        if !names_loopback(host) || uri.authority().is_some_and(|authority| !names_loopback(authority.as_str())) {
+        let is_loopback =
+            names_loopback(host) && uri.authority().is_none_or(|authority| names_loopback(authority.as_str()));
+        if self == Self::Loopback && !is_loopback {
             return Err(Error::Forbidden("Host must be localhost, 127.0.0.1 or [::1], with any port"));
         }
         match one(headers, header::ORIGIN, "Origin")? {
-            Some(origin) if !is_same(origin, host) => {
+            // Beyond loopback somebody in between may speak TLS.
+            Some(origin) if !is_same(origin, host, self == Self::Anybody) => {
                 Err(Error::Forbidden("Origin must be absent or this server's own: pages of other sites may not call"))
             }
             _ => Ok(()),
@@ -86,8 +90,9 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-fn is_same(origin: &str, host: &str) -> bool {
-    origin.strip_prefix("http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+fn is_same(origin: &str, host: &str, or_tls: bool) -> bool {
+    let of_tls = origin.strip_prefix("https://").filter(|_| or_tls);
+    origin.strip_prefix("http://").or(of_tls).is_some_and(|origin| origin.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
@@ -104,7 +109,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        Access::Loopback.check(&Uri::from_static("/executions"), &headers).is_ok()
+        Access::Loopback.check(&Method::GET, &Uri::from_static("/executions"), &headers).is_ok()
     }
 
     #[test]
@@ -129,11 +134,30 @@ mod tests {
     }
 
     #[test]
+    fn beyond_loopback_a_page_of_another_host_may_read_and_change_nothing() {
+        let check = |method: Method, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("herald.example"));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
+            }
+            Access::Anybody.check(&method, &Uri::from_static("/"), &headers).is_ok()
+        };
+        assert!(check(Method::GET, Some("https://evil.example")));
+        for origin in [None, Some("http://herald.example"), Some("https://herald.example")] {
+            assert!(check(Method::POST, origin), "{origin:?}");
+        }
+        for origin in ["https://evil.example", "null", "https://herald.example:8443", "ftp://herald.example"] {
+            assert!(!check(Method::POST, Some(origin)), "{origin}");
+        }
+    }
+
+    #[test]
     fn two_hosts_are_refused() {
         let mut headers = HeaderMap::new();
         headers.append(header::HOST, HeaderValue::from_static("localhost"));
         headers.append(header::HOST, HeaderValue::from_static("evil.example"));
-        assert!(Access::Loopback.check(&Uri::from_static("/"), &headers).is_err());
+        assert!(Access::Loopback.check(&Method::GET, &Uri::from_static("/"), &headers).is_err());
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub(super) struct Pods {
     pub(super) uid: String,
 }
 
+/// The last delivery of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Deliveries(pub(super) u64);
+
 /// What a bad cursor is told.
 pub(super) const EXPECTED: &str = "must be the `next` of an earlier page of this list";
 
@@ -36,6 +40,17 @@ impl Executions {
     pub(super) fn decode(text: &str) -> Option<Self> {
         let [key] = decode(text, "executions")?;
         Some(Self(key.parse().ok()?))
+    }
+}
+
+impl Deliveries {
+    pub(super) fn encode(&self) -> String {
+        encode(&["deliveries", &self.0.to_string()])
+    }
+
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let [id] = decode(text, "deliveries")?;
+        Some(Self(id.parse().ok()?))
     }
 }
 

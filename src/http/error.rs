@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     health::{Finding, SinkHealth},
-    journal, output_store,
+    journal, output_store, webhook,
 };
 
 /// Why a request has no better answer.
@@ -26,6 +26,12 @@ pub enum Error {
         /// Name asked for.
         name: String,
     },
+    /// No webhook of this name is configured.
+    NoWebhook(String),
+    /// The log of deliveries has no such event.
+    NoDelivery(String),
+    /// The event cannot be sent again, and why.
+    Unsendable(String),
     /// The execution is there, this output is not.
     NoOutput(String),
     /// A parameter, header or path segment that cannot be understood.
@@ -120,6 +126,24 @@ impl Error {
                 "urn:podherald:problem:pod-not-found",
                 "No such pod",
                 format!("no pod {name:?} of namespace {namespace:?} is tracked"),
+            ),
+            Self::NoWebhook(name) => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:webhook-not-found",
+                "No such webhook",
+                format!("there is no table [webhook.{}] in the configuration; /webhooks lists them", name.escape_debug()),
+            ),
+            Self::NoDelivery(id) => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:delivery-not-found",
+                "No such delivery",
+                format!("the log of this webhook's deliveries has no event {id:?}"),
+            ),
+            Self::Unsendable(reason) => (
+                StatusCode::CONFLICT,
+                "urn:podherald:problem:not-redeliverable",
+                "The event cannot be sent again",
+                reason.clone(),
             ),
             Self::NoOutput(detail) => {
                 (StatusCode::NOT_FOUND, "urn:podherald:problem:output-not-found", "No such output", detail.clone())
@@ -254,6 +278,22 @@ impl From<output_store::Error> for Error {
     fn from(error: output_store::Error) -> Self {
         tracing::error!(%error, "an output could not be read");
         Self::Unreadable
+    }
+}
+
+impl From<webhook::StoreError> for Error {
+    fn from(error: webhook::StoreError) -> Self {
+        tracing::error!(%error, "what is kept of webhooks could not be read or written");
+        Self::Unreadable
+    }
+}
+
+impl From<webhook::RedeliveryError> for Error {
+    fn from(error: webhook::RedeliveryError) -> Self {
+        match error {
+            webhook::RedeliveryError::Store(error) => error.into(),
+            webhook::RedeliveryError::Journal(error) => error.into(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`serve`] owns the listener and its connections, [`router`] the routes; a handler reads its parameters
 //! (`query`), asks the journal, and answers with JSON or an [`Error`]. Event streams are bodies that follow the
 //! journal (`stream`): the path from a commit to the socket is one wake-up and one write of shared bytes. Nothing
-//! in here writes the journal or knows Kubernetes.
+//! in here writes the journal or knows Kubernetes; all that can be changed is how webhooks stand.
 
 mod access;
 mod cursor;
@@ -29,6 +29,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub use access::{Access, Exposed};
 pub use error::{Error, Problem};

@@ -19,6 +19,7 @@ use crate::contract;
         (name = "executions", description = "What became of them"),
         (name = "events", description = "What happened, past and live"),
         (name = "pods", description = "What the monitor tracks"),
+        (name = "webhooks", description = "Where events are POSTed to"),
         (name = "operations", description = "For whoever runs podherald"),
     )
 )]

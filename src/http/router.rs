@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Error, State, events, executions, health, openapi, output, page, pods, query::MAX_WAIT};
+use super::{Error, State, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, webhooks};
 
 /// Request line and headers at most.
 const MAX_HEADERS: usize = 16 << 10;
@@ -43,6 +43,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(events::of_many))
         .routes(routes!(pods::list))
         .routes(routes!(pods::one))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::redeliver))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
@@ -67,7 +71,7 @@ fn admit(state: &State, request: &Request) -> Result<(), Error> {
     if size(request.uri(), request.headers()) > MAX_HEADERS {
         return Err(Error::HeadersTooLarge);
     }
-    state.options.access.check(request.uri(), request.headers())?;
+    state.options.access.check(request.method(), request.uri(), request.headers())?;
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > MAX_BODY) {
         return Err(Error::BodyTooLarge);

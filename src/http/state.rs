@@ -6,7 +6,9 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Options, Seats};
-use crate::{health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore};
+use crate::{
+    health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore, webhook::Endpoint,
+};
 
 /// What the handlers work with.
 pub struct State {
@@ -16,6 +18,8 @@ pub struct State {
     pub outputs: OutputStore,
     /// What running programs print.
     pub live: LiveOutputs,
+    /// Those that events are POSTed to.
+    pub webhooks: Vec<Arc<Endpoint>>,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
     /// For `/metrics`; complete before the first request.

@@ -101,7 +101,7 @@ impl Relay {
                     if self.progress.fails(&error) {
                         tracing::warn!(sink = self.name, error, "the sink takes no events; trying again until it does");
                     }
-                    if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                    if stop.run_until_cancelled(self.sink.recover(pause)).await.is_none() {
                         return;
                     }
                 }

@@ -6,9 +6,9 @@ pub(crate) mod conformance;
 pub(crate) mod memory;
 pub mod redis;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 
 #[cfg(test)]
 use crate::journal::Frames;
@@ -41,4 +41,9 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// Why it would not.
     fn check(&self) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Returns when another try after a failure makes sense: after this pause, unless the sink knows better.
+    fn recover(&self, pause: Duration) -> BoxFuture<'_, ()> {
+        tokio::time::sleep(pause).boxed()
+    }
 }

@@ -27,6 +27,7 @@ mod size;
 mod stale;
 mod walk;
 mod watch;
+mod webhooks;
 mod world;
 
 // Its counters say how much was asked for (size.rs).

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "wording",
     "jitter",
     "crash",
@@ -26,6 +26,7 @@ const ORDER: [&str; 26] = [
     "retention",
     "sink",
     "relay",
+    "webhook",
     "monitor",
     "explain",
     "demo",
@@ -37,10 +38,21 @@ const ORDER: [&str; 26] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 7] = [
+const APART: [(&str, &[&str]); 8] = [
     (
         "monitor",
-        &["crate::http", "crate::sink", "crate::relay", "axum", "hyper", "rusqlite", "rdkafka", "mongodb", "redis"],
+        &[
+            "crate::http",
+            "crate::sink",
+            "crate::relay",
+            "crate::webhook",
+            "axum",
+            "hyper",
+            "rusqlite",
+            "rdkafka",
+            "mongodb",
+            "redis",
+        ],
     ),
     (
         "http",
@@ -49,6 +61,7 @@ const APART: [(&str, &[&str]); 7] = [
     ("journal", &["kube", "k8s_openapi", "axum", "hyper", "crate::output_store", "redis"]),
     ("sink", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
     ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
+    ("webhook", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi"]),
     ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
     ("config", &["axum", "rusqlite", "tokio"]),
 ];

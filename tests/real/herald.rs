@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -224,8 +224,18 @@ impl Herald {
         path: &str,
         headers: &[(&str, &str)],
     ) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.ask(Method::GET, path, headers).await
+    }
+
+    /// Status and JSON of the answer to a POST without a body.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Value) {
+        let (status, body) = self.ask(Method::POST, path, headers).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<(StatusCode, Bytes)> {
         let whole = async {
-            let response = send(&self.address, path, headers).await?;
+            let response = send(method, &self.address, path, headers).await?;
             let status = response.status();
             Ok((status, response.into_body().collect().await?.to_bytes()))
         };
@@ -234,11 +244,16 @@ impl Herald {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the connection's task ends with its request")]
-async fn send(address: &str, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<http::Response<Incoming>> {
+async fn send(
+    method: Method,
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> anyhow::Result<http::Response<Incoming>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, address);
+    let request = Request::builder().method(method).uri(path).header(header::HOST, address);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
 }
@@ -258,7 +273,7 @@ impl Stream {
     pub(crate) async fn open(address: &str, path: &str, last_id: Option<&str>) -> anyhow::Result<Self> {
         let last_id = last_id.map(|id| ("last-event-id", id));
         let headers: Vec<_> = [("accept", "text/event-stream")].into_iter().chain(last_id).collect();
-        let response = timeout(LIMIT, send(address, path, &headers)).await??;
+        let response = timeout(LIMIT, send(Method::GET, address, path, &headers)).await??;
         anyhow::ensure!(response.status() == StatusCode::OK, "GET {path}: {}", response.status());
         Ok(Self { body: response.into_body(), bytes: Vec::new() })
     }

@@ -77,6 +77,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         journal,
         live: LiveOutputs::new(live_output::Options::default(), outputs.clone(), live_output::Metrics::default()),
         outputs,
+        webhooks: Vec::new(),
         readiness: Arc::new(Readiness::default()),
         registry,
         seats: Seats::new(options.max_streams, metrics.clone()),

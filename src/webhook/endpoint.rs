@@ -1,0 +1,478 @@
+//! One endpoint: what it is sent, what it says to that, and how it stands.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use jiff::SignedDuration;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Error, Metrics, Options,
+    answers::{Redelivery, RedeliveryError, Status},
+    message::Message,
+    retry::{self, Meaning},
+    store::{Delivery, Disabled, Error as StoreError, Standing, Store},
+    transport::{Answer, Transport},
+};
+use crate::{
+    clock::Clock,
+    config::{WebhookMode, WebhookSecrets},
+    journal::{EventQuery, Journal, Record, Subscription},
+    sink::{Fault, Rejection, Sink},
+    wording,
+};
+
+/// Executions whose events are under way at a time.
+const CONCURRENCY: usize = 8;
+/// Of an answer, in the log.
+const MAX_QUOTE: usize = 200;
+
+/// What an endpoint works with.
+pub(super) struct Means {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) store: Store,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Metrics,
+}
+
+/// See the module.
+pub struct Endpoint {
+    pub(super) options: Options,
+    means: Means,
+    sink: &'static str,
+    state: Mutex<State>,
+    enabled: Notify,
+    /// One event at a time is sent again.
+    redelivering: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    standing: Standing,
+    /// Batches that failed in a row.
+    failures: u32,
+    /// The pause after the last of them; none where nothing was sent.
+    pause: Option<Duration>,
+    /// The last thing that is known is that it can be reached.
+    is_reachable: bool,
+    /// Events acknowledged since the start.
+    acknowledged: u64,
+    /// Positions of the batch under way that are done with; with the reason, if it was a rejection. They come again with what is
+    /// not done with.
+    done: BTreeMap<u64, Option<String>>,
+    refusals: BTreeMap<u64, Refusals>,
+}
+
+/// Of one event.
+#[derive(Clone, Copy)]
+struct Refusals {
+    count: u32,
+    /// [`State::acknowledged`] at the first.
+    since: u64,
+}
+
+/// Why a batch could not be carried to its end.
+struct Trouble {
+    meaning: Meaning,
+    reason: String,
+    asked: Option<Duration>,
+}
+
+/// What came of an attempt.
+struct Outcome {
+    meaning: Meaning,
+    status: Option<u16>,
+    error: Option<String>,
+    asked: Option<Duration>,
+}
+
+impl Endpoint {
+    pub(super) async fn open(options: Options, means: Means) -> Result<Self, Error> {
+        let standing = means.store.standing(&options.name).await?;
+        means.metrics.disabled(&options.name, standing.disabled.is_some());
+        // Sinks are few and their names are for ever.
+        let sink = Box::leak(format!("webhook:{}", options.name).into_boxed_str());
+        let state = Mutex::new(State { standing, ..State::default() });
+        Ok(Self { options, means, sink, state, enabled: Notify::new(), redelivering: tokio::sync::Mutex::default() })
+    }
+
+    /// `NAME` of `[webhook.NAME]`.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// What it wants of the journal.
+    pub fn subscription(&self) -> Subscription {
+        Subscription { sink: self.sink, required: self.options.required }
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let Options { name, url, mode, filter, .. } = &self.options;
+        let Standing { failing_since, disabled } = self.state().standing.clone();
+        Status {
+            name: name.clone(),
+            url: url.to_string(),
+            mode: match mode {
+                WebhookMode::Structured => "structured",
+                WebhookMode::Binary => "binary",
+            },
+            events: filter.events.clone(),
+            statuses: filter.statuses.iter().map(|status| status.as_str()).collect(),
+            namespaces: filter.namespaces.clone(),
+            labels: filter.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            disabled,
+            failing_since,
+        }
+    }
+
+    /// Sends to it again, from where it stopped, and at once.
+    ///
+    /// # Errors
+    /// That cannot be kept on disk; nothing has changed.
+    pub async fn enable(&self) -> Result<(), StoreError> {
+        self.means.store.stands(&self.options.name, Standing::default()).await?;
+        {
+            let mut state = self.state();
+            state.standing = Standing::default();
+            (state.failures, state.pause) = (0, None);
+        }
+        self.means.metrics.disabled(&self.options.name, false);
+        tracing::info!(webhook = self.options.name, "the webhook has been enabled");
+        self.enabled.notify_waiters();
+        Ok(())
+    }
+
+    /// Its attempts before this one, newest first.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn deliveries(&self, before: Option<u64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.means.store.deliveries(&self.options.name, before, limit).await
+    }
+
+    /// Sends an event of the log once more, whatever it was answered before; the cursor and the standing do not change.
+    ///
+    /// # Errors
+    /// The log or the journal cannot be read.
+    pub async fn redeliver(&self, event_id: &str) -> Result<Redelivery, RedeliveryError> {
+        let _turn = self.redelivering.lock().await;
+        let Some(last) = self.means.store.last(&self.options.name, event_id).await? else {
+            return Ok(Redelivery::Unknown);
+        };
+        let query = EventQuery { after: last.position.saturating_sub(1), limit: 1 };
+        let found = self.means.journal.events(query).await?;
+        let Some(record) = found.first().filter(|record| record.position == last.position) else {
+            return Ok(Redelivery::Gone);
+        };
+        let secrets = match self.options.secrets().await {
+            Ok(secrets) => secrets,
+            Err(error) => return Ok(Redelivery::Impossible(wording::of(&error))),
+        };
+        let message = match Message::new(&record.bytes, self.options.mode) {
+            Ok(message) if message.event_id == event_id => message,
+            Ok(_) => return Ok(Redelivery::Gone),
+            Err(reason) => return Ok(Redelivery::Impossible(reason)),
+        };
+        let (_, delivery) = self.attempt(record, &message, &secrets, true).await;
+        Ok(Redelivery::Sent(delivery))
+    }
+
+    async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
+        self.admit()?;
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let secrets = self.options.secrets().await.map_err(|error| Fault(wording::of(&error)))?;
+        let acknowledged = self.state().acknowledged;
+        let is_halted = AtomicBool::new(false);
+        let groups = by_execution(records.iter().filter(|record| self.options.filter.admits(record)));
+        let work = groups.into_iter().map(|group| self.carry_execution(group, &secrets, &is_halted).boxed());
+        let ended: Vec<Option<Trouble>> = stream::iter(work).buffer_unordered(CONCURRENCY).collect().await;
+        let has_acknowledged = self.state().acknowledged > acknowledged;
+        match worst(ended.into_iter().flatten()) {
+            None => Ok(self.carried(records, has_acknowledged).await),
+            Some(trouble) => Err(self.failed(trouble, has_acknowledged).await),
+        }
+    }
+
+    /// Events of one execution, in order, up to the first that is not done with.
+    async fn carry_execution(
+        &self,
+        records: Vec<Arc<Record>>,
+        secrets: &WebhookSecrets,
+        is_halted: &AtomicBool,
+    ) -> Option<Trouble> {
+        for record in records {
+            if is_halted.load(Ordering::Relaxed) {
+                return None;
+            }
+            if self.state().done.contains_key(&record.position) {
+                continue;
+            }
+            match self.carry_one(&record, secrets).await {
+                Ok(rejection) => drop(self.state().done.insert(record.position, rejection)),
+                Err(trouble) => {
+                    // Trouble with one event is none of the others'.
+                    is_halted.fetch_or(trouble.meaning != Meaning::Refused, Ordering::Relaxed);
+                    return Some(trouble);
+                }
+            }
+        }
+        None
+    }
+
+    /// The reason, if it is to be left out.
+    async fn carry_one(&self, record: &Record, secrets: &WebhookSecrets) -> Result<Option<String>, Trouble> {
+        let max = self.options.max_event_bytes;
+        if record.bytes.len() > max {
+            return Ok(Some(format!("it has {} bytes, more than the {max} bytes that are sent", record.bytes.len())));
+        }
+        let message = match Message::new(&record.bytes, self.options.mode) {
+            Ok(message) => message,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        let (Outcome { meaning, error, asked, .. }, _) = self.attempt(record, &message, secrets, false).await;
+        let reason = error.unwrap_or_default();
+        let mut state = self.state();
+        match meaning {
+            Meaning::Acknowledged => {
+                state.acknowledged += 1;
+                state.refusals.remove(&record.position);
+                Ok(None)
+            }
+            Meaning::Refused => {
+                let acknowledged = state.acknowledged;
+                let first = Refusals { count: 0, since: acknowledged };
+                let refusals = state.refusals.entry(record.position).or_insert(first);
+                refusals.count += 1;
+                let Refusals { count, since } = *refusals;
+                if retry::is_hopeless(count, acknowledged > since) {
+                    state.refusals.remove(&record.position);
+                    return Ok(Some(format!("{reason}, {count} times")));
+                }
+                Err(Trouble { meaning, reason, asked })
+            }
+            Meaning::Gone | Meaning::Unable => Err(Trouble { meaning, reason, asked }),
+        }
+    }
+
+    /// One request, which is logged.
+    async fn attempt(
+        &self,
+        record: &Record,
+        message: &Message,
+        secrets: &WebhookSecrets,
+        redelivery: bool,
+    ) -> (Outcome, Delivery) {
+        let (at, begun) = (self.means.clock.now(), Instant::now());
+        let headers = message.headers(at.as_second(), secrets);
+        let answer = self.means.transport.post(headers, message.body.clone()).await;
+        let outcome = self.outcome(answer);
+        let name = &self.options.name;
+        self.means.metrics.attempted(name, outcome.meaning.word());
+        let delivery = Delivery {
+            id: 0,
+            event_id: message.event_id.clone(),
+            event_type: record.event_type.to_owned(),
+            execution_id: record.execution_id.to_string(),
+            position: record.position,
+            attempt: 0,
+            at,
+            duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            status: outcome.status,
+            error: outcome.error.clone(),
+            redelivery,
+        };
+        let logged = self.means.store.add(name, delivery.clone()).await;
+        let logged = logged.unwrap_or_else(|error| {
+            self.unlogged(&error);
+            delivery
+        });
+        (outcome, logged)
+    }
+
+    fn outcome(&self, answer: Result<Answer, String>) -> Outcome {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(reason) => {
+                return Outcome { meaning: Meaning::Unable, status: None, error: Some(reason), asked: None };
+            }
+        };
+        let meaning = retry::meaning(answer.status);
+        let error = (meaning != Meaning::Acknowledged).then(|| {
+            let advice = if answer.status.is_redirection() { "; redirects are not followed" } else { "" };
+            format!("it answers {}{advice}{}", answer.status, self.quote(&answer.text))
+        });
+        let asked = answer.retry_after.and_then(|text| retry::asked(&text, self.means.clock.now()));
+        Outcome { meaning, status: Some(answer.status.as_u16()), error, asked }
+    }
+
+    /// The beginning of an answer in one line. It may repeat what it was asked, with what may be a secret in that.
+    fn quote(&self, text: &str) -> String {
+        let masked = match self.options.url.uri().query() {
+            Some(query) if !query.is_empty() => text.replace(query, "***"),
+            _ => text.to_owned(),
+        };
+        let line: String = masked.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect();
+        if line.is_empty() { line } else { format!(" ({line})") }
+    }
+
+    async fn carried(&self, records: &[Arc<Record>], has_acknowledged: bool) -> Vec<Rejection> {
+        let (rejections, changed) = {
+            let mut state = self.state();
+            let rejection = |record: &Arc<Record>| {
+                let reason = state.done.remove(&record.position).flatten()?;
+                Some(Rejection { position: record.position, reason })
+            };
+            let rejections = records.iter().filter_map(rejection).collect();
+            // What retention took of them does not come again.
+            let next = records.last().map_or(0, |last| last.position + 1);
+            state.done = state.done.split_off(&next);
+            state.refusals = state.refusals.split_off(&next);
+            let was = state.standing.clone();
+            if has_acknowledged {
+                state.standing.failing_since = None;
+                (state.failures, state.pause, state.is_reachable) = (0, None, true);
+            }
+            (rejections, (state.standing != was).then(|| state.standing.clone()))
+        };
+        self.keep(changed).await;
+        rejections
+    }
+
+    async fn failed(&self, trouble: Trouble, has_acknowledged: bool) -> Fault {
+        let now = self.means.clock.now();
+        let Trouble { meaning, reason, asked } = trouble;
+        let fault = self.fault(&reason);
+        let changed = {
+            let mut state = self.state();
+            let was = state.standing.clone();
+            if has_acknowledged {
+                state.standing.failing_since = None;
+                state.failures = 0;
+            }
+            state.failures = state.failures.saturating_add(1);
+            state.pause = Some(retry::pause(&self.options.retry, state.failures, asked));
+            state.is_reachable = false;
+            let since = *state.standing.failing_since.get_or_insert(now);
+            let longest = self.options.disable_after.and_then(|after| SignedDuration::try_from(after).ok());
+            let is_overdue = longest.is_some_and(|longest| now.duration_since(since) >= longest);
+            if meaning == Meaning::Gone || is_overdue {
+                state.standing.disabled = Some(Disabled { at: now, reason });
+            }
+            (state.standing != was).then(|| state.standing.clone())
+        };
+        self.keep(changed).await;
+        self.admit().err().unwrap_or(fault)
+    }
+
+    /// Keeps how it stands now. What cannot be kept still holds until the process ends.
+    async fn keep(&self, changed: Option<Standing>) {
+        let Some(standing) = changed else { return };
+        self.means.metrics.disabled(&self.options.name, standing.disabled.is_some());
+        if let Err(error) = self.means.store.stands(&self.options.name, standing).await {
+            self.unlogged(&error);
+        }
+    }
+
+    fn unlogged(&self, error: &StoreError) {
+        self.means.metrics.unlogged(&self.options.name);
+        tracing::warn!(webhook = self.options.name, %error, "what became of a webhook could not be kept");
+    }
+
+    fn admit(&self) -> Result<(), Fault> {
+        let Some(Disabled { at, reason }) = self.state().standing.disabled.clone() else { return Ok(()) };
+        let name = &self.options.name;
+        let fault = self.fault(&format!("disabled since {at}, for {reason}; POST /webhooks/{name}/enable goes on"));
+        Err(fault)
+    }
+
+    fn fault(&self, reason: &str) -> Fault {
+        Fault(format!("webhook.{}.url = {}: {reason}", self.options.name, self.options.url))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Each execution's records in their order; executions in the order of their first.
+fn by_execution<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Vec<Vec<Arc<Record>>> {
+    let mut groups: Vec<Vec<Arc<Record>>> = Vec::new();
+    let mut places = std::collections::HashMap::<&str, usize>::new();
+    for record in records {
+        let place = *places.entry(&*record.execution_id).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[place].push(record.clone());
+    }
+    groups
+}
+
+/// What the endpoint says of itself outranks what it says of one event.
+fn worst(troubles: impl Iterator<Item = Trouble>) -> Option<Trouble> {
+    troubles.max_by_key(|trouble| match trouble.meaning {
+        Meaning::Gone => 2,
+        Meaning::Unable => 1,
+        Meaning::Acknowledged | Meaning::Refused => 0,
+    })
+}
+
+impl Sink for Endpoint {
+    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+        self.carry(records).boxed()
+    }
+
+    /// One that has shown nothing wrong is left in peace.
+    fn check(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        async {
+            self.admit()?;
+            if self.state().is_reachable {
+                return Ok(());
+            }
+            self.options.secrets().await.map_err(|error| Fault(wording::of(&error)))?;
+            let reached = self.means.transport.reach().await;
+            let mut state = self.state();
+            state.is_reachable = reached.is_ok();
+            // Nothing waits for it: the relay's own pace will do.
+            state.pause = None;
+            drop(state);
+            reached.map_err(|reason| self.fault(&reason))
+        }
+        .boxed()
+    }
+
+    fn recover(&self, pause: Duration) -> BoxFuture<'_, ()> {
+        async move {
+            let enabled = self.enabled.notified();
+            tokio::pin!(enabled);
+            enabled.as_mut().enable();
+            let (is_disabled, own) = {
+                let state = self.state();
+                (state.standing.disabled.is_some(), state.pause)
+            };
+            if is_disabled {
+                return enabled.await;
+            }
+            tokio::select! {
+                () = sleep(own.unwrap_or(pause)) => {}
+                () = enabled => {}
+            }
+        }
+        .boxed()
+    }
+}
