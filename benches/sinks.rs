@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use podherald::{
+    clock::SystemClock,
     journal::{self, Change, Journal, Record, Sqlite, Subscription},
     relay::Relay,
     sink::{Fault, Rejection, Sink},
@@ -166,7 +167,7 @@ impl Way {
         let of = Subscription { sink: server.name(), required: true };
         let cursor = journal.subscribe(vec![of.clone()]).await.unwrap()[0];
         let acknowledged = Arc::new(Timed { sink: server.sink(&journal), at: Mutex::default() });
-        let relay = Relay::new(of, cursor, acknowledged.clone(), journal.clone());
+        let relay = Relay::new(of, cursor, acknowledged.clone(), journal.clone(), Arc::new(SystemClock));
         Self { journal, relay: Some(relay), acknowledged, _dir: dir }
     }
 

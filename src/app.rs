@@ -31,7 +31,7 @@ use crate::{
     output_store::{self, OutputStore},
     relay::{self, Relay},
     retention::Retention,
-    sink::{Sink, redis},
+    sink::{Sink, kafka, redis},
     supervisor::{self, Phase, Supervisor},
     webhook,
 };
@@ -62,6 +62,9 @@ pub enum Error {
     /// The output cannot be stored.
     #[error(transparent)]
     Outputs(#[from] output_store::Error),
+    /// What the settings of the Kafka name cannot be used.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
     /// What a setting of the Redis names cannot be read.
     #[error(transparent)]
     Redis(#[from] redis::Error),
@@ -384,6 +387,11 @@ impl Parts<'_> {
 
     async fn start_relays(&mut self, webhooks: &[Arc<webhook::Endpoint>]) -> Result<(), Error> {
         let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
+        if let Some(options) = kafka_options(self.config) {
+            options.examine().await?;
+            let of = Subscription { sink: kafka::NAME, required: self.config.kafka.required };
+            sinks.push((of, Arc::new(kafka::Kafka::new(options))));
+        }
         if let Some(options) = redis_options(self.config) {
             options.examine().await?;
             let of = Subscription { sink: redis::NAME, required: self.config.redis.required };
@@ -396,7 +404,7 @@ impl Parts<'_> {
         let cursors = self.journal.subscribe(sinks.iter().map(|(of, _)| of.clone()).collect()).await?;
         let mut progress = Vec::new();
         for ((of, sink), cursor) in sinks.into_iter().zip(cursors) {
-            let relay = Relay::new(of, cursor, sink, self.journal.clone());
+            let relay = Relay::new(of, cursor, sink, self.journal.clone(), self.clock.clone());
             let probed = relay.progress();
             progress.push(relay.progress());
             self.readiness.register_sink(Arc::new(move || probed.health()));
@@ -421,6 +429,27 @@ impl Parts<'_> {
             Ok(())
         });
     }
+}
+
+fn kafka_options(config: &Config) -> Option<kafka::Options> {
+    let settings = &config.kafka;
+    let brokers = settings.brokers.clone()?;
+    let password = settings.password.clone().map(kafka::Password::Given);
+    let password = password.or_else(|| settings.password_file.clone().map(kafka::Password::File));
+    let sasl = settings.sasl_mechanism.zip(settings.username.clone()).zip(password);
+    Some(kafka::Options {
+        topic_prefix: settings.topic_prefix.as_str().to_owned(),
+        create_topics: settings.create_topics,
+        replication_factor: settings.replication_factor,
+        timeout: settings.timeout,
+        max_message_bytes: settings.max_message_bytes.bytes(),
+        compression: settings.compression,
+        tls: settings.tls,
+        ca_file: settings.ca_file.clone(),
+        sasl: sasl.map(|((mechanism, username), password)| kafka::Sasl { mechanism, username: username.0, password }),
+        properties: settings.properties.clone(),
+        ..kafka::Options::new(brokers)
+    })
 }
 
 fn redis_options(config: &Config) -> Option<redis::Options> {

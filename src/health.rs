@@ -41,8 +41,10 @@ pub struct SinkHealth {
     pub delivered: u64,
     /// Tries that failed since the start.
     pub retries: u64,
-    /// Events that it can never carry, left out since the start; the log has their ids.
+    /// Events that it can never carry, left out since the start; `GET /dead-letters` has them.
     pub rejected: u64,
+    /// Those of them that end an attempt.
+    pub result_unproven: u64,
     /// Events that retention took before it had them, ever.
     pub missed: u64,
     /// What failed last, and what would be right.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts a real API server and KWOK (a test adds a real node, which needs root; others start a Redis each), runs the suite tests/real against them under podherald's own role, stops everything.
+# Starts a real API server and KWOK (a test adds a real node, which needs root; others start a Redis or a Kafka each, or share one), runs the suite tests/real against them under podherald's own role, stops everything.
 # What is missing is built or installed; what then still is fails the run. Arguments go to the test binary, for instance a
 # test's name.
 set -euo pipefail

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/env/common.sh
 . tests/env/common.sh
-need cc=gcc
+need cc=gcc c++=g++ make perl
 command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
 unset "${!PODHERALD_@}" # nobody's own settings decide what is tested
 exec cargo test --workspace --locked "$@"

@@ -3,7 +3,7 @@
 //! The file is the one that `--config` names, else the one that `PODHERALD_CONFIG` names, else `podherald.toml` in the
 //! working directory if there is one. The variable of a setting is `PODHERALD_<SECTION>__<KEY>`, at the top level
 //! `PODHERALD_<KEY>`; an empty one counts as unset. Durations are written `500ms`, `5s`, `2m`, `7d`, sizes `16MiB`; lists in variables and flags are
-//! separated by commas, label selectors by `;`. A webhook has a table of its own, `[webhook.NAME]`, whose variables are
+//! separated by commas, label selectors and properties by `;`. A webhook has a table of its own, `[webhook.NAME]`, whose variables are
 //! `PODHERALD_WEBHOOK__<NAME>__<KEY>`. What podherald does not know, it refuses.
 
 mod document;
@@ -11,6 +11,7 @@ mod embedded;
 mod error;
 mod http;
 mod journal;
+mod kafka;
 mod kube;
 mod logs;
 mod monitor;
@@ -30,6 +31,7 @@ pub use embedded::Embedded;
 pub use error::Error;
 pub use http::{EndOn, Http};
 pub use journal::Journal;
+pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, TopicPrefix, Username};
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
@@ -65,6 +67,8 @@ setting::settings! {
         logs: Logs,
         /// `[journal]`.
         journal: Journal,
+        /// `[kafka]`.
+        kafka: Kafka,
         /// `[redis]`.
         redis: Redis,
         /// `[webhook.NAME]`, any number of them.
@@ -103,6 +107,7 @@ impl Config {
         self.monitor.validate(effective)?;
         self.logs.validate(effective)?;
         self.journal.validate(effective)?;
+        self.kafka.validate(effective)?;
         self.redis.validate(effective)?;
         self.webhook.validate(effective)
     }
@@ -160,14 +165,14 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 58);
+        assert_eq!(keys.len(), 73);
     }
 
     #[test]
     fn every_setting_can_be_set_by_key_to_its_own_default() {
         for setting in Config::settings() {
             let default: toml::Value = setting.default.parse().unwrap();
-            let separator = if setting.key == "kube.label_selectors" { ";" } else { "," };
+            let separator = if matches!(setting.key, "kube.label_selectors" | "kafka.properties") { ";" } else { "," };
             let plain = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let text = match &default {
                 toml::Value::Array(elements) => elements.iter().map(plain).collect::<Vec<_>>().join(separator),
@@ -214,6 +219,23 @@ mod tests {
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
             (vec![("journal.max_bytes", "4GB")], "a size such as"),
             (vec![("journal.max_bytes", "4KiB")], "at least `256KiB`"),
+            (vec![("kafka.brokers", "localhost")], "brokers such as `kafka.example:9092`"),
+            (vec![("kafka.topic_prefix", "a/b")], "letters, digits"),
+            (vec![("kafka.replication_factor", "40000")], "from 1 to 32767"),
+            (vec![("kafka.timeout", "0s")], "more than nothing"),
+            (vec![("kafka.max_message_bytes", "512B")], "from `1KiB` to `512MiB`"),
+            (vec![("kafka.compression", "zstd")], "`lz4` or `gzip`"),
+            (vec![("kafka.ca_file", "f")], "unless `kafka.tls` is true"),
+            (vec![("kafka.sasl_mechanism", "GSSAPI")], "`PLAIN` or `SCRAM-SHA-256`"),
+            (vec![("kafka.sasl_mechanism", "PLAIN"), ("kafka.username", "u")], "unless `kafka.username` and"),
+            (vec![("kafka.username", "u")], "unless `kafka.sasl_mechanism` is set"),
+            (vec![("kafka.password", "p")], "unless `kafka.sasl_mechanism` is set"),
+            (vec![("kafka.password_file", "f"), ("kafka.password", "p")], "`off` while `kafka.password` is set"),
+            (vec![("kafka.properties", "linger.ms")], "such as `linger.ms=5`"),
+            (vec![("kafka.properties", "linger.m=5")], "No such configuration property: \"linger.m\""),
+            (vec![("kafka.properties", "linger.ms=soon")], "Invalid value for configuration property \"linger.ms\""),
+            (vec![("kafka.properties", "linger.ms=5;acks=1")], "without `acks`: podherald sets it"),
+            (vec![("kafka.properties", "sasl.password=x")], "that is what `kafka.password` is for"),
             (vec![("redis.url", "http://localhost")], "a URL such as `redis://localhost:6379`"),
             (vec![("redis.url_file", "u"), ("redis.url", "redis://localhost")], "`off` while `redis.url` is set"),
             (vec![("redis.required", "true")], "unless `redis.url` or `redis.url_file` is set"),
@@ -248,9 +270,11 @@ mod tests {
 
     #[test]
     fn a_secret_is_printed_neither_as_it_is_nor_where_it_is_wrong() {
-        for url in ["redis://app:s3cret@host/1", "http://app:s3cret@host", "redis://app:s3cret", "s3cret@host"] {
+        let password = [("kafka.password", "s3cret"), ("kafka.properties", "ssl.key.password=s3cret")];
+        let urls = ["redis://app:s3cret@host/1", "http://app:s3cret@host", "redis://app:s3cret", "s3cret@host"];
+        for (key, url) in password.into_iter().chain(urls.map(|url| ("redis.url", url))) {
             let mut effective = Effective::defaults();
-            effective.add_flag(&Flag { name: "--set".into(), key: "redis.url".into(), value: url.into() }).unwrap();
+            effective.add_flag(&Flag { name: "--set".into(), key: key.into(), value: url.into() }).unwrap();
             let refused =
                 Config::from_effective(&effective).map_or_else(|error| error.to_string(), |c| format!("{c:?}"));
             let printed = document(&effective);

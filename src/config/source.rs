@@ -381,7 +381,7 @@ mod tests {
             ("retention = 1", "there is no setting retention (p.toml); did you mean journal.retention?"),
             ("http = 1", "there is no setting http (p.toml); did you mean the section [http]?"),
             ("[plugins]", "there is no setting plugins (p.toml); `podherald config` lists all settings"),
-            ("kafka.brokers = []", "there is no setting kafka.brokers (p.toml); `podherald config` lists all settings"),
+            ("mongo.uri = []", "there is no setting mongo.uri (p.toml); `podherald config` lists all settings"),
         ] {
             assert_eq!(text(file(toml)), expected);
         }
@@ -427,8 +427,7 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_unset() {
-        let environment =
-            vec![("PODHERALD_DATA_DIR".into(), "".into()), ("PODHERALD_KAFKA__BROKERS".into(), "".into())];
+        let environment = vec![("PODHERALD_DATA_DIR".into(), "".into()), ("PODHERALD_MONGO__URI".into(), "".into())];
         let effective = Effective::gather(&Sources { environment, ..Sources::default() }).unwrap();
         assert_eq!(effective.value("data_dir").1, &Origin::Default);
     }

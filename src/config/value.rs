@@ -204,6 +204,10 @@ impl<T: Value> Value for Option<T> {
         if value.as_str() == Some("off") { Some(None) } else { T::from_toml(value).map(Some) }
     }
 
+    fn from_text(text: &str) -> Toml {
+        if text == "off" { Toml::String(text.to_owned()) } else { T::from_text(text) }
+    }
+
     fn shown(value: &Toml) -> Toml {
         if value.as_str() == Some("off") { value.clone() } else { T::shown(value) }
     }
@@ -216,6 +220,13 @@ impl<T: Value> Value for Vec<T> {
 
     fn from_toml(value: &Toml) -> Option<Self> {
         value.as_array()?.iter().map(T::from_toml).collect()
+    }
+
+    fn shown(value: &Toml) -> Toml {
+        match value {
+            Toml::Array(elements) => Toml::Array(elements.iter().map(T::shown).collect()),
+            other => T::shown(other),
+        }
     }
 
     fn from_text(text: &str) -> Toml {

@@ -29,6 +29,10 @@ pub(super) struct Pods {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Deliveries(pub(super) u64);
 
+/// The last dead letter of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeadLetters(pub(super) u64);
+
 /// What a bad cursor is told.
 pub(super) const EXPECTED: &str = "must be the `next` of an earlier page of this list";
 
@@ -51,6 +55,17 @@ impl Deliveries {
     pub(super) fn decode(text: &str) -> Option<Self> {
         let [id] = decode(text, "deliveries")?;
         Some(Self(id.parse().ok()?))
+    }
+}
+
+impl DeadLetters {
+    pub(super) fn encode(&self) -> String {
+        encode(&["dead-letters", &self.0.to_string()])
+    }
+
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let [key] = decode(text, "dead-letters")?;
+        Some(Self(key.parse().ok()?))
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod access;
 mod cursor;
+mod dead_letters;
 mod error;
 mod events;
 mod executions;

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Error, State, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, webhooks};
+use super::{
+    Error, State, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, webhooks,
+};
 
 /// Request line and headers at most.
 const MAX_HEADERS: usize = 16 << 10;
@@ -41,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(events::of_one))
         .routes(routes!(output::get))
         .routes(routes!(events::of_many))
+        .routes(routes!(dead_letters::list))
         .routes(routes!(pods::list))
         .routes(routes!(pods::one))
         .routes(routes!(webhooks::list))

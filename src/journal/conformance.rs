@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use podherald_core::execution::{Execution, Status};
 
 use super::{
-    Bounds, Change, Cursor, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record, Retention, Subscription,
+    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record,
+    Retention, Subscription,
     fixture::{Pod, at},
 };
 
@@ -44,6 +45,7 @@ macro_rules! suite {
             an_execution_that_goes_on_is_never_taken,
             a_new_sink_begins_with_the_present_and_a_known_one_where_it_was,
             a_cursor_never_goes_back_and_belongs_to_a_sink_that_subscribed,
+            dead_letters_are_kept_with_the_move_that_passes_them_until_they_are_old,
             a_batch_is_bounded_in_records_and_in_bytes,
             retention_waits_for_required_sinks_and_for_no_other,
             a_closed_journal_says_so,
@@ -329,7 +331,7 @@ pub(crate) async fn a_new_sink_begins_with_the_present_and_a_known_one_where_it_
     append(journal, Pod::new("e", "u", 1).life(0)).await;
     assert_eq!(journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap(), [cursor(5), cursor(0)]);
     let moved = Cursor { position: 3, missed: 2 };
-    journal.advance("optional", moved).await.unwrap();
+    journal.advance("optional", moved, vec![]).await.unwrap();
     assert_eq!(journal.subscribe(vec![]).await.unwrap(), []);
     assert_eq!(journal.subscribe(vec![OPTIONAL]).await.unwrap(), [moved]);
 }
@@ -337,10 +339,45 @@ pub(crate) async fn a_new_sink_begins_with_the_present_and_a_known_one_where_it_
 pub(crate) async fn a_cursor_never_goes_back_and_belongs_to_a_sink_that_subscribed(journal: &dyn Journal) {
     journal.subscribe(vec![OPTIONAL]).await.unwrap();
     let far = Cursor { position: 9, missed: 2 };
-    journal.advance("optional", far).await.unwrap();
-    journal.advance("optional", Cursor { position: 4, missed: 1 }).await.unwrap();
+    journal.advance("optional", far, vec![]).await.unwrap();
+    journal.advance("optional", Cursor { position: 4, missed: 1 }, vec![]).await.unwrap();
     assert_eq!(journal.subscribe(vec![OPTIONAL]).await.unwrap(), [far]);
-    assert!(journal.advance("stranger", far).await.unwrap_err().to_string().contains("no sink stranger"));
+    assert!(journal.advance("stranger", far, vec![]).await.unwrap_err().to_string().contains("no sink stranger"));
+}
+
+fn letter(position: u64, second: i64) -> DeadLetter {
+    DeadLetter {
+        position,
+        at: at(second),
+        reason: "too large".to_owned(),
+        event_id: Some("id".to_owned()),
+        execution_id: "e".into(),
+        event_type: "execution_failed".into(),
+        result_unproven: true,
+        bytes: "{}".into(),
+    }
+}
+
+pub(crate) async fn dead_letters_are_kept_with_the_move_that_passes_them_until_they_are_old(journal: &dyn Journal) {
+    journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap();
+    let list = async |sink: Option<&str>, before, limit| {
+        let query = DeadLetterQuery { sink: sink.map(str::to_owned), before, limit };
+        journal.dead_letters(query).await.unwrap()
+    };
+    journal.advance("stranger", cursor(1), vec![letter(1, 1)]).await.unwrap_err();
+    assert_eq!(list(None, None, 9).await, [], "without the move there is no letter");
+    journal.advance("required", cursor(3), vec![letter(1, 10), letter(3, 30)]).await.unwrap();
+    // It comes again: a loss of power may have taken the move back, or its answer was lost.
+    journal.advance("required", cursor(3), vec![letter(3, 99)]).await.unwrap();
+    journal.advance("optional", cursor(1), vec![letter(1, 20)]).await.unwrap();
+    let all = list(None, None, 9).await;
+    let told: Vec<_> = all.iter().map(|listed| (&*listed.sink, listed.letter.clone())).collect();
+    assert_eq!(told, [("optional", letter(1, 20)), ("required", letter(3, 30)), ("required", letter(1, 10))]);
+    assert_eq!(list(Some("required"), None, 9).await, all[1..]);
+    assert_eq!(list(None, Some(all[0].key), 1).await, all[1..2]);
+    let retention = Retention { age: Duration::from_secs(10), now: at(35), batch: 10 };
+    journal.prune(retention).await.unwrap();
+    assert_eq!(list(None, None, 9).await, all[1..2]);
 }
 
 pub(crate) async fn a_batch_is_bounded_in_records_and_in_bytes(journal: &dyn Journal) {
@@ -363,9 +400,9 @@ pub(crate) async fn retention_waits_for_required_sinks_and_for_no_other(journal:
     append(journal, Pod::new("a", "u1", 1).life(0)).await;
     append(journal, Pod::new("b", "u2", 1).life(0)).await;
     let retention = Retention { age: Duration::from_secs(10), now: at(1000), batch: 10 };
-    journal.advance("required", cursor(4)).await.unwrap();
+    journal.advance("required", cursor(4), vec![]).await.unwrap();
     assert_eq!(journal.prune(retention).await.unwrap().executions, [""; 0], "the fifth event is of the first");
-    journal.advance("required", cursor(9)).await.unwrap();
+    journal.advance("required", cursor(9), vec![]).await.unwrap();
     assert_eq!(journal.prune(retention).await.unwrap().executions, ["a"]);
     journal.subscribe(vec![OPTIONAL]).await.unwrap();
     assert_eq!(journal.prune(retention).await.unwrap().executions, ["b"], "who is gone holds nothing");

@@ -201,6 +201,49 @@ pub struct Cursor {
     pub missed: u64,
 }
 
+/// An event that a sink could never carry, kept as it is for whoever looks after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Of the event in the journal.
+    pub position: u64,
+    /// When the sink gave it up.
+    pub at: Timestamp,
+    /// Why, and what would be right.
+    pub reason: String,
+    /// `event_id`, if it can be read.
+    pub event_id: Option<String>,
+    /// Whose event.
+    pub execution_id: Arc<str>,
+    /// `event_type`.
+    pub event_type: Arc<str>,
+    /// The event ends its attempt, so that whoever reads the sink does not know how it ended.
+    pub result_unproven: bool,
+    /// The event's JSON.
+    pub bytes: Bytes,
+}
+
+/// A page of dead letters, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetterQuery {
+    /// Only of this sink.
+    pub sink: Option<String>,
+    /// Only those that came before this one (a [`ListedLetter::key`]).
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A dead letter in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedLetter {
+    /// Rising; the cursor of a page is the last one's.
+    pub key: u64,
+    /// Which sink gave it up.
+    pub sink: String,
+    /// What.
+    pub letter: DeadLetter,
+}
+
 /// How much may be read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -319,11 +362,18 @@ pub trait Journal: Send + Sync + 'static {
     /// As [`Journal::append`].
     fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>>;
 
-    /// Moves a sink's cursor, never back. A kill takes no move back; a loss of power may.
+    /// Moves a sink's cursor, never back, and keeps these dead letters of it: both or neither. A kill takes no move back; a
+    /// loss of power may. A letter that is kept already stays as it is.
     ///
     /// # Errors
     /// As [`Journal::append`], and for a sink that has not subscribed.
-    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>>;
+    fn advance(&self, sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>>;
+
+    /// A page of dead letters, newest first. They are kept as long as ended executions are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>>;
 
     /// A page of the pods that are still there (not gone), by namespace, name and uid.
     ///

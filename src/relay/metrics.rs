@@ -34,10 +34,15 @@ impl Collector for Metrics {
             let series = sinks.iter().map(|sink| (sink.name, ConstGauge::new(value(sink))));
             encode(&mut encoder, name, help, MetricType::Gauge, series)?;
         }
-        let counters: [Told<u64>; 4] = [
+        let counters: [Told<u64>; 5] = [
             ("delivered_events", "Events that the sink acknowledged, since the start", |sink| sink.delivered),
             ("retries", "Tries that failed, since the start", |sink| sink.retries),
             ("rejected_events", "Events that the sink can never carry, since the start", |sink| sink.rejected),
+            (
+                "result_unproven_events",
+                "Events that the sink can never carry and that end an attempt, since the start",
+                |sink| sink.result_unproven,
+            ),
             ("missed_events", "Events that retention took before the sink had them, ever", |sink| sink.missed),
         ];
         for (name, help, value) in counters {

@@ -5,7 +5,7 @@
 //! another sink, not memory. What a crash interrupts is carried again; nothing is left out.
 //!
 //! Trouble with the sink holds the stream and is tried again for ever. Trouble with one record does not: it is counted,
-//! logged and left out, for there are no dead letters yet. What retention took before the sink had it is found as a hole
+//! logged, and kept as a dead letter by the same write that moves the cursor past it. What retention took before the sink had it is found as a hole
 //! in the positions, counted and logged.
 
 mod metrics;
@@ -16,6 +16,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use podherald_core::execution::Status;
 use serde::Deserialize;
 use tokio::{
     sync::watch,
@@ -25,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::pace::Pace;
 use crate::{
+    clock::Clock,
     crash,
-    journal::{Cursor, Journal, Record, Subscription},
+    journal::{Cursor, DeadLetter, Journal, Record, Subscription},
     sink::{Fault, Rejection, Sink},
 };
 
@@ -43,10 +45,13 @@ pub struct Relay {
     name: &'static str,
     sink: Arc<dyn Sink>,
     journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
     head: watch::Receiver<u64>,
     cursor: Cursor,
     /// The cursor has moved, and the journal does not know yet.
     is_unsaved: bool,
+    /// To be kept with it.
+    dead_letters: Vec<DeadLetter>,
     heard: Option<Instant>,
     pace: Pace,
     progress: Progress,
@@ -54,10 +59,28 @@ pub struct Relay {
 
 impl Relay {
     /// A relay that goes on from the cursor of this subscription.
-    pub fn new(of: Subscription, cursor: Cursor, sink: Arc<dyn Sink>, journal: Arc<dyn Journal>) -> Self {
+    pub fn new(
+        of: Subscription,
+        cursor: Cursor,
+        sink: Arc<dyn Sink>,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (name, head) = (of.sink, journal.head());
         let progress = Progress::new(of, cursor, head.clone());
-        Self { name, sink, journal, head, cursor, is_unsaved: false, heard: None, pace: Pace::default(), progress }
+        Self {
+            name,
+            sink,
+            journal,
+            clock,
+            head,
+            cursor,
+            is_unsaved: false,
+            dead_letters: Vec::new(),
+            heard: None,
+            pace: Pace::default(),
+            progress,
+        }
     }
 
     /// What it says of itself.
@@ -151,38 +174,54 @@ impl Relay {
                 "retention took events that the sink had not had; it goes on after them"
             );
         }
-        for rejection in &rejections {
-            self.tell(rejection, &batch);
-        }
+        let delivered = batch.len() - rejections.len();
+        self.dead_letters = rejections.into_iter().filter_map(|rejection| self.bury(rejection, &batch)).collect();
         let position = batch.last().map_or(head, |last| last.position);
         self.cursor = Cursor { position, missed: self.cursor.missed + missed };
         self.is_unsaved = true;
-        self.progress.moved(self.cursor, batch.len() - rejections.len(), rejections.len());
+        self.progress.moved(self.cursor, delivered, &self.dead_letters);
         self.save().await
     }
 
     async fn save(&mut self) -> Result<(), Fault> {
         if self.is_unsaved {
-            let saved = self.journal.advance(self.name, self.cursor).await;
+            let saved = self.journal.advance(self.name, self.cursor, self.dead_letters.clone()).await;
             saved.map_err(|error| Fault(format!("the cursor cannot be moved: {error}")))?;
             self.is_unsaved = false;
+            self.dead_letters.clear();
             crash::at(crash::Point::Relay);
         }
         Ok(())
     }
 
-    fn tell(&self, Rejection { position, reason }: &Rejection, batch: &[Arc<Record>]) {
-        let record = batch.iter().find(|record| record.position == *position);
-        let execution_id = record.map(|record| tracing::field::display(record.execution_id.clone()));
-        let event_id = record.and_then(|record| event_id(record));
+    /// The dead letter of a rejection, which is told.
+    fn bury(&self, Rejection { position, reason }: Rejection, batch: &[Arc<Record>]) -> Option<DeadLetter> {
+        let record = batch.iter().find(|record| record.position == position);
+        let Some(record) = record else {
+            tracing::error!(sink = self.name, position, reason, "the sink rejects an event that it was not given");
+            return None;
+        };
+        let letter = DeadLetter {
+            position,
+            at: self.clock.now(),
+            reason,
+            event_id: event_id(record),
+            execution_id: record.execution_id.clone(),
+            event_type: record.event_type.into(),
+            result_unproven: record.status.is_some_and(Status::is_terminal),
+            bytes: record.bytes.clone(),
+        };
+        let DeadLetter { event_id, execution_id, reason, result_unproven, .. } = &letter;
         tracing::error!(
             sink = self.name,
             event_id,
             position,
-            execution_id,
+            %execution_id,
+            result_unproven,
             reason,
-            "the sink can never carry this event; it goes on without it"
+            "the sink can never carry this event; it goes on without it, /dead-letters keeps it"
         );
+        Some(letter)
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     health::SinkHealth,
-    journal::{Cursor, Subscription},
+    journal::{Cursor, DeadLetter, Subscription},
 };
 
 /// What a relay says of itself. Clones share it.
@@ -23,6 +23,7 @@ struct State {
     delivered: u64,
     retries: u64,
     rejected: u64,
+    unproven: u64,
     last_error: Option<String>,
     /// The last try failed.
     is_failing: bool,
@@ -41,6 +42,7 @@ impl Progress {
             delivered: 0,
             retries: 0,
             rejected: 0,
+            unproven: 0,
             last_error: None,
             is_failing: false,
             is_idle: false,
@@ -66,6 +68,7 @@ impl Progress {
             delivered: state.delivered,
             retries: state.retries,
             rejected: state.rejected,
+            result_unproven: state.unproven,
             missed: state.cursor.missed,
             last_error: state.last_error.clone(),
         }
@@ -81,11 +84,12 @@ impl Progress {
     }
 
     /// A batch is done with.
-    pub(super) fn moved(&self, cursor: Cursor, delivered: usize, rejected: usize) {
+    pub(super) fn moved(&self, cursor: Cursor, delivered: usize, dead: &[DeadLetter]) {
         let mut state = self.state();
         state.cursor = cursor;
         state.delivered += delivered as u64;
-        state.rejected += rejected as u64;
+        state.rejected += dead.len() as u64;
+        state.unproven += dead.iter().filter(|letter| letter.result_unproven).count() as u64;
         if let Some((_, then)) = state.next.take_if(|(head, _)| *head <= cursor.position) {
             state.complete = then;
         }

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHECK, FLUSH, Progress, Relay};
 use crate::{
+    clock::{Clock, TokioClock},
     health::SinkHealth,
     journal::{
-        Journal, Options, Retention, Sqlite, Subscription,
+        Bounds, DeadLetterQuery, Journal, Options, Retention, Sqlite, Subscription,
         fixture::{Pod, at},
     },
     sink::memory::Memory,
@@ -30,6 +31,7 @@ struct World {
     journal: Arc<Sqlite>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    clock: Arc<dyn Clock>,
     _dir: TempDir,
 }
 
@@ -39,13 +41,14 @@ impl World {
         let path = dir.path().join("journal.db");
         let journal = Sqlite::open(Options { path, ..Options::default() }).await.unwrap();
         journal.subscribe(vec![ONE, OTHER]).await.unwrap();
-        Self { journal, tasks: JoinSet::new(), stop: CancellationToken::new(), _dir: dir }
+        let clock = Arc::new(TokioClock::starting_at(at(0)));
+        Self { journal, tasks: JoinSet::new(), stop: CancellationToken::new(), clock, _dir: dir }
     }
 
     /// Starts a relay where its cursor is.
     async fn relay(&mut self, of: Subscription, sink: &Memory) -> Progress {
         let cursor = self.journal.subscribe(vec![of.clone()]).await.unwrap()[0];
-        let relay = Relay::new(of, cursor, Arc::new(sink.clone()), self.journal.clone());
+        let relay = Relay::new(of, cursor, Arc::new(sink.clone()), self.journal.clone(), self.clock.clone());
         let progress = relay.progress();
         let stop = self.stop.clone();
         self.tasks.spawn(relay.run(stop));
@@ -178,15 +181,28 @@ async fn a_batch_is_bounded_in_bytes_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_can_never_be_carried_is_counted_and_the_rest_goes_on() {
+async fn a_record_that_can_never_be_carried_is_kept_as_a_dead_letter_and_the_rest_goes_on() {
     let mut world = World::new().await;
     let sink = Memory::default();
-    sink.far().rejects = [2, 7].into();
+    sink.far().rejects = [2, 10].into();
     let progress = world.relay(ONE, &sink).await;
     world.append(0..2).await;
-    until(MOMENT * 3, || positions(&sink) == [1, 3, 4, 5, 6, 8, 9, 10]).await;
+    until(MOMENT * 3, || positions(&sink) == [1, 3, 4, 5, 6, 7, 8, 9]).await;
+    until(MOMENT, || progress.health().lag_events == 0).await;
     let health = progress.health();
     assert_eq!((health.rejected, health.delivered, health.failing, health.lag_events), (2, 8, false, 0));
+    let events = world.journal.batch(0, Bounds { records: 99, bytes: usize::MAX }).await.unwrap();
+    let unproven =
+        [2, 10].map(|position: usize| events[position - 1].status.is_some_and(|status| status.is_terminal()));
+    assert_eq!(health.result_unproven, unproven.iter().filter(|is| **is).count() as u64);
+    let letters = world.journal.dead_letters(DeadLetterQuery { limit: 9, ..Default::default() }).await.unwrap();
+    assert_eq!(letters.len(), 2);
+    for (listed, position) in letters.iter().rev().zip([2, 10]) {
+        let (letter, event) = (&listed.letter, &events[position - 1]);
+        assert_eq!((&*listed.sink, letter.position, &*letter.reason), ("one", position as u64, "the test rejects it"));
+        assert_eq!((&letter.bytes, &letter.execution_id), (&event.bytes, &event.execution_id));
+        assert_eq!(letter.result_unproven, event.status.is_some_and(|status| status.is_terminal()));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod kafka;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod redis;

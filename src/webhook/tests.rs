@@ -144,7 +144,7 @@ impl World {
         let endpoint = self.endpoint(settings).await;
         let of = endpoint.subscription();
         let cursor = self.journal.subscribe(vec![of.clone()]).await.unwrap()[0];
-        let relay = Relay::new(of, cursor, endpoint.clone(), self.journal.clone());
+        let relay = Relay::new(of, cursor, endpoint.clone(), self.journal.clone(), Arc::new(self.clock));
         let progress = relay.progress();
         self.tasks.spawn(relay.run(CancellationToken::new()));
         Running { endpoint, progress }

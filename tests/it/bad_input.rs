@@ -81,6 +81,29 @@ async fn a_start_that_cannot_be_says_why_and_the_next_one_succeeds() {
             2,
         ),
         (
+            vec![("PODHERALD_KAFKA__BROKERS", "kafka://localhost")],
+            "kafka.brokers is \"kafka://localhost\" (PODHERALD_KAFKA__BROKERS), but must be `off`, or brokers such as"
+                .to_owned(),
+            2,
+        ),
+        (
+            vec![("PODHERALD_KAFKA__PROPERTIES", "linger.ms=5;ssl.key.pasword=s3cret")],
+            "kafka.properties is [\"linger.ms=5\", \"ssl.key.pasword=s3cret\"] (PODHERALD_KAFKA__PROPERTIES), but must be \
+             properties that librdkafka knows: No such configuration property: \"ssl.key.pasword\""
+                .to_owned(),
+            2,
+        ),
+        (
+            vec![("PODHERALD_KAFKA__BROKERS", "localhost:1"), ("PODHERALD_KAFKA__TLS", "true"), ("PODHERALD_KAFKA__CA_FILE", &*none)],
+            format!("kafka.ca_file {none} cannot be read: it must be a text file that podherald may read: No such file"),
+            1,
+        ),
+        (
+            vec![("PODHERALD_KAFKA__BROKERS", "localhost:1"), ("PODHERALD_KAFKA__TLS", "true"), ("PODHERALD_KAFKA__CA_FILE", &*empty)],
+            "kafka.ca_file, kafka.tls and kafka.properties make no client: ".to_owned(),
+            1,
+        ),
+        (
             vec![("PODHERALD_REDIS__URL", "redis//app:s3cret@localhost")],
             "redis.url is \"***\" (PODHERALD_REDIS__URL), but must be `off`, or a URL such as `redis://".to_owned(),
             2,
@@ -153,6 +176,35 @@ async fn a_redis_that_cannot_be_reached_is_named_and_everything_else_goes_on() {
 }
 
 #[tokio::test]
+async fn a_kafka_that_cannot_be_reached_is_named_and_everything_else_goes_on() {
+    let place = Place::new().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = [("PODHERALD_KAFKA__BROKERS", &*nobody.to_string()), ("PODHERALD_KAFKA__TIMEOUT", "1s")];
+    let mut herald = place.launch(&settings);
+    herald.until_listening().await;
+    herald.until_ready().await;
+    place.api.apply(pods::ended("a", 3));
+    assert_eq!(herald.ended("a").await["status"], "failed");
+    let deadline = Instant::now() + LIMIT;
+    let sink = loop {
+        let sink = herald.get("/readyz").await["sinks"][0].clone();
+        if sink["failing"] == true && sink["lag_events"].as_u64() > Some(0) {
+            break sink;
+        }
+        assert!(Instant::now() < deadline, "{sink}");
+        tokio::time::sleep(POLL).await;
+    };
+    let name = format!("kafka.brokers = {nobody}: it cannot be reached; is it running there");
+    assert!(sink["last_error"].as_str().unwrap().starts_with(&name), "{sink}");
+    assert_eq!(sink["required"], true, "nothing is to be lost");
+    assert_eq!(herald.get("/dead-letters?sink=kafka").await, json!({"items": [], "next": null}));
+    herald.signal(Signal::TERM);
+    let asked = Instant::now();
+    let status = herald.end().await;
+    assert!(status.success() && asked.elapsed() < Duration::from_secs(5), "{status}, {:?}", asked.elapsed());
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_it_is_moved_away() {
     let place = Place::new().await;
     let directory = place.data.path().join("data");
@@ -160,7 +212,7 @@ async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_i
     let shown = journal.display();
     let damaged = format!("podherald: the journal {shown} is damaged: ");
     let newer = format!(
-        "podherald: the journal {shown} has format 99, this podherald knows formats up to 3: start the newer podherald"
+        "podherald: the journal {shown} has format 99, this podherald knows formats up to 4: start the newer podherald"
     );
     let spoilt: [(Spoil, &str); 4] = [
         (|journal| fs::write(journal, [7; 8192]).unwrap(), &damaged),

@@ -7,8 +7,8 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use podherald::journal::{
-    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
-    Pruned, Record, Result, Retention, Subscription,
+    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health, Journal,
+    Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription,
 };
 use podherald_core::{evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
@@ -82,8 +82,11 @@ impl Journal for FaultyJournal {
     fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>> {
         self.inner.subscribe(sinks)
     }
-    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>> {
-        self.inner.advance(sink, cursor)
+    fn advance(&self, sink: &'static str, cursor: Cursor, dead: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>> {
+        self.inner.advance(sink, cursor, dead)
+    }
+    fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>> {
+        self.inner.dead_letters(query)
     }
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {
         self.inner.pods(query)

@@ -11,6 +11,7 @@ mod crash;
 mod full_disk;
 mod herald;
 mod jobs;
+mod kafka;
 mod limits;
 mod lives;
 mod load;

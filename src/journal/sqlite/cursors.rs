@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{fault::Fault, schema};
-use crate::journal::{Cursor, Subscription};
+use super::{dead_letters, fault::Fault, schema};
+use crate::journal::{Cursor, DeadLetter, Subscription};
 
 /// Takes these sinks up, and lets all others go. What is so already is not written: a start must not need room on a full
 /// disk.
@@ -29,16 +29,30 @@ pub(super) fn subscribe(db: &mut Connection, sinks: &[Subscription]) -> Result<V
 
 /// Moves one, without a wait for the disk: after a loss of power a sink is given again what it had, which it may be at any
 /// time. The next append waits for both.
-pub(super) fn advance(db: &Connection, sink: &str, cursor: Cursor) -> Result<(), Fault> {
+pub(super) fn advance(
+    db: &mut Connection,
+    sink: &str,
+    cursor: Cursor,
+    dead_letters: &[DeadLetter],
+) -> Result<(), Fault> {
     db.pragma_update(None, "synchronous", "NORMAL")?;
-    let moved = db
-        .prepare_cached("UPDATE cursors SET position = max(position, ?2), missed = max(missed, ?3) WHERE sink = ?1")
-        .and_then(|mut update| update.execute(params![sink, cursor.position, cursor.missed]));
+    let moved = move_with(db, sink, cursor, dead_letters);
     db.pragma_update(None, "synchronous", "FULL")?;
-    if moved? == 0 {
+    moved
+}
+
+fn move_with(db: &mut Connection, sink: &str, cursor: Cursor, letters: &[DeadLetter]) -> Result<(), Fault> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let moved = tx
+        .prepare_cached("UPDATE cursors SET position = max(position, ?2), missed = max(missed, ?3) WHERE sink = ?1")?
+        .execute(params![sink, cursor.position, cursor.missed])?;
+    if moved == 0 {
         return Err(Fault::Refused(format!("no sink {sink} has subscribed")));
     }
-    Ok(())
+    for letter in letters {
+        dead_letters::keep(&tx, sink, letter)?;
+    }
+    Ok(tx.commit()?)
 }
 
 /// Retention may take what lies at or below; none if it need not look.

@@ -18,6 +18,7 @@ pub struct Metrics {
     pub(super) regrouped: Counter,
     pub(super) failures: Counter,
     pub(super) pruned: Counter,
+    pub(super) pruned_dead_letters: Counter,
     pub(super) used_bytes: Gauge,
     pub(super) queued: Gauge,
     pub(super) wal_pages: Gauge,
@@ -32,6 +33,7 @@ impl Default for Metrics {
             regrouped: Counter::default(),
             failures: Counter::default(),
             pruned: Counter::default(),
+            pruned_dead_letters: Counter::default(),
             used_bytes: Gauge::default(),
             queued: Gauge::default(),
             wal_pages: Gauge::default(),
@@ -58,6 +60,7 @@ impl Metrics {
         );
         registry.register("append_failures", "Appends that failed", self.failures.clone());
         registry.register("pruned_executions", "Executions that retention took", self.pruned.clone());
+        registry.register("pruned_dead_letters", "Dead letters that retention took", self.pruned_dead_letters.clone());
         registry.register_with_unit("used", "Bytes of the file in use", Unit::Bytes, self.used_bytes.clone());
         registry.register("queued_appends", "Appends waiting for the writer", self.queued.clone());
         registry.register("wal_pages", "Pages in the write-ahead log", self.wal_pages.clone());

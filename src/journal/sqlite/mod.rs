@@ -8,9 +8,10 @@
 //!
 //! *Operation.* [`Journal::append`] hands its changes to the one [`writer`] and waits. The writer applies them through the
 //! [`ledger`], commits, tells the followers, and only then acknowledges. [`reader`]s use connections of their own.
-//! [`retention`] and the sinks' [`cursors`] go through the writer too.
+//! [`retention`], the sinks' [`cursors`] and their [`dead_letters`] go through the writer too.
 
 mod cursors;
+mod dead_letters;
 mod fault;
 mod ledger;
 mod metrics;
@@ -36,8 +37,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Change, Cursor, Error, EventQuery, ExecutionQuery, Follower, Health, Journal, Known, Listed, PodQuery,
-    Pruned, Record, Result, Retention, Subscription, live::Live,
+    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health, Journal,
+    Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription, live::Live,
 };
 use reader::Readers;
 use writer::{Request, Writer};
@@ -239,8 +240,12 @@ impl Journal for Sqlite {
         self.ask(|done| Request::Subscribe { sinks, done }).boxed()
     }
 
-    fn advance(&self, sink: &'static str, cursor: Cursor) -> BoxFuture<'_, Result<()>> {
-        self.ask(move |done| Request::Advance { sink, cursor, done }).boxed()
+    fn advance(&self, sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>> {
+        self.ask(move |done| Request::Advance { sink, cursor, dead_letters, done }).boxed()
+    }
+
+    fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>> {
+        self.readers.read("list dead letters", move |db| dead_letters::list(db, &query)).boxed()
     }
 
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {

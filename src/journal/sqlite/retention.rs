@@ -6,11 +6,11 @@
 //! `forgotten`: nobody is shown it, but a new attempt takes it up where its numbers ended.
 //!
 //! An execution with an event that a required sink has not had stays, however much there is. An optional sink is passed: it
-//! finds the hole in the positions.
+//! finds the hole in the positions. Dead letters go by their own age.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{cursors, fault::Fault};
+use super::{cursors, dead_letters, fault::Fault};
 
 /// Above this share of `journal.max_bytes` the oldest ended executions go whatever their age, ...
 const TOO_MUCH: (u64, u64) = (9, 10);
@@ -37,6 +37,7 @@ pub(super) struct Taken {
     pub(super) events: usize,
     /// Records of pods, of these executions and of forgotten ones.
     pub(super) pods: usize,
+    pub(super) dead_letters: usize,
     /// The newest position among the events, 0 if there was none.
     pub(super) last_position: u64,
 }
@@ -64,6 +65,7 @@ pub(super) fn take(db: &Connection, before: i64, batch: usize) -> Result<Taken, 
         taken.pods += erase(db, key, &id)?;
     }
     taken.pods += db.prepare_cached(STRAY)?.execute([batch])?;
+    taken.dead_letters = dead_letters::take(db, before, batch)?;
     if taken.last_position > 0 {
         db.prepare_cached("UPDATE meta SET value = max(value, ?1) WHERE name = 'floor'")?
             .execute([taken.last_position])?;

@@ -8,6 +8,7 @@
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
 //! | `cursors` | how far a sink has come | those that are no longer configured stay, not `required` |
+//! | `dead_letters` | an event that a sink could never carry | `at` in microseconds; `body` is the event |
 //!
 //! Ids of events are as good as random, so an index over all of them would touch a page of its own for every event. An id
 //! is derived from its execution's, so it need be looked for only there; and executions of one time are neighbours.
@@ -21,10 +22,10 @@ use super::fault::Fault;
 use crate::journal::{Error, Result};
 
 /// The newest format that this program reads and the one it writes.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// Formats that are brought up to date when they are opened, each by what leads to the next.
-const MIGRATIONS: [(i64, &str); 2] =
-    [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"), (2, CURSORS)];
+const MIGRATIONS: [(i64, &str); 3] =
+    [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"), (2, CURSORS), (3, DEAD_LETTERS)];
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// A passive checkpoint holds a lock for moments only; nobody else writes.
@@ -37,6 +38,22 @@ const CURSORS: &str = "
         required INTEGER NOT NULL,
         missed INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+";
+
+const DEAD_LETTERS: &str = "
+    CREATE TABLE dead_letters (
+        key INTEGER PRIMARY KEY AUTOINCREMENT,
+        sink TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        event_id TEXT,
+        execution_id TEXT NOT NULL,
+        event_type TEXT NOT NULL,
+        result_unproven INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (sink, position)
+    ) STRICT;
 ";
 
 const TABLES: &str = "
@@ -191,6 +208,7 @@ fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Re
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(TABLES)?;
         tx.execute_batch(CURSORS)?;
+        tx.execute_batch(DEAD_LETTERS)?;
         let mut insert = tx.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
         insert.execute(params!["format", FORMAT])?;
         insert.execute(params!["epoch", Uuid::now_v7().to_string()])?;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     crash,
-    journal::{Change, Cursor, Pruned, Result, Retention, Subscription},
+    journal::{Change, Cursor, DeadLetter, Pruned, Result, Retention, Subscription},
 };
 
 /// Appends in one transaction, at most.
@@ -44,7 +44,7 @@ pub(super) enum Request {
     /// See [`crate::journal::Journal::subscribe`].
     Subscribe { sinks: Vec<Subscription>, done: oneshot::Sender<Result<Vec<Cursor>>> },
     /// See [`crate::journal::Journal::advance`].
-    Advance { sink: &'static str, cursor: Cursor, done: oneshot::Sender<Result<()>> },
+    Advance { sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>, done: oneshot::Sender<Result<()>> },
 }
 
 struct Append {
@@ -155,8 +155,8 @@ impl Writer {
                     let _ = done.send(self.subscribe(&sinks));
                 }
                 // Which of the two comes first is all the same, so it does not break the group up.
-                Request::Advance { sink, cursor, done } => {
-                    let _ = done.send(self.advance(sink, cursor));
+                Request::Advance { sink, cursor, dead_letters, done } => {
+                    let _ = done.send(self.advance(sink, cursor, &dead_letters));
                 }
             }
         }
@@ -213,8 +213,9 @@ impl Writer {
         cursors::subscribe(&mut self.db, sinks).map_err(|fault| fault.explain(&self.shared.path, "take sinks up"))
     }
 
-    fn advance(&self, sink: &str, cursor: Cursor) -> Result<()> {
-        cursors::advance(&self.db, sink, cursor).map_err(|fault| fault.explain(&self.shared.path, "move a cursor"))
+    fn advance(&mut self, sink: &str, cursor: Cursor, dead_letters: &[DeadLetter]) -> Result<()> {
+        cursors::advance(&mut self.db, sink, cursor, dead_letters)
+            .map_err(|fault| fault.explain(&self.shared.path, "move a cursor"))
     }
 
     fn prune(&mut self, retention: Retention) -> Result<Pruned> {
@@ -243,9 +244,18 @@ impl Writer {
         self.ledger.clear();
         self.shared.measure(used_bytes);
         self.shared.metrics.pruned.inc_by(taken.executions.len() as u64);
-        if !taken.executions.is_empty() || taken.pods > 0 {
+        self.shared.metrics.pruned_dead_letters.inc_by(taken.dead_letters as u64);
+        if !taken.executions.is_empty() || taken.pods > 0 || taken.dead_letters > 0 {
             let (executions, events, pods) = (taken.executions.len(), taken.events, taken.pods);
-            tracing::info!(executions, events, pods, used_bytes, "took away what retention no longer keeps");
+            let dead_letters = taken.dead_letters;
+            tracing::info!(
+                executions,
+                events,
+                pods,
+                dead_letters,
+                used_bytes,
+                "took away what retention no longer keeps"
+            );
         }
         Ok(Pruned { executions: taken.executions })
     }

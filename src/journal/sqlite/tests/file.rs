@@ -111,7 +111,7 @@ async fn a_journal_from_before_there_were_jobs_is_brought_up_to_date() {
     let path = dir.path().join("journal.db");
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
-        "ALTER TABLE evidence DROP COLUMN is_pod; DROP TABLE cursors; UPDATE meta SET value = 1 WHERE name = 'format'",
+        "ALTER TABLE evidence DROP COLUMN is_pod; DROP TABLE cursors; DROP TABLE dead_letters; UPDATE meta SET value = 1 WHERE name = 'format'",
     )
     .unwrap();
     drop(db);
@@ -130,13 +130,14 @@ async fn a_journal_from_before_there_were_jobs_is_brought_up_to_date() {
 async fn a_journal_from_before_there_were_sinks_is_brought_up_to_date() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
-    db.execute_batch("DROP TABLE cursors; UPDATE meta SET value = 2 WHERE name = 'format'").unwrap();
+    db.execute_batch("DROP TABLE cursors; DROP TABLE dead_letters; UPDATE meta SET value = 2 WHERE name = 'format'")
+        .unwrap();
     drop(db);
     for position in [40, 41] {
         let journal = open_in(&dir).await;
         let cursors = journal.subscribe(vec![Subscription { sink: "one", required: false }]).await.unwrap();
         assert_eq!(cursors, [Cursor { position, missed: 0 }]);
-        journal.advance("one", Cursor { position: 41, missed: 0 }).await.unwrap();
+        journal.advance("one", Cursor { position: 41, missed: 0 }, vec![]).await.unwrap();
         journal.close().await;
     }
 }
@@ -147,7 +148,7 @@ async fn a_cursor_moves_in_a_full_journal_and_does_not_say_that_there_is_room() 
     let journal = Sqlite::open(Options { max_bytes: SMALL, ..options_in(&dir) }).await.unwrap();
     journal.subscribe(vec![Subscription { sink: "one", required: true }]).await.unwrap();
     fill(&journal).await;
-    journal.advance("one", Cursor { position: 4, missed: 0 }).await.unwrap();
+    journal.advance("one", Cursor { position: 4, missed: 0 }, vec![]).await.unwrap();
     assert!(!journal.health().writable);
     journal.close().await;
 }
@@ -156,10 +157,10 @@ async fn a_cursor_moves_in_a_full_journal_and_does_not_say_that_there_is_room() 
 async fn a_newer_format_is_refused_by_its_number() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
-    db.execute("UPDATE meta SET value = 4 WHERE name = 'format'", []).unwrap();
+    db.execute("UPDATE meta SET value = 5 WHERE name = 'format'", []).unwrap();
     drop(db);
     let error = refusal(&dir).await;
-    assert!(matches!(error, Error::Newer { found: 4, known: 3, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 5, known: 4, .. }), "{error}");
 }
 
 #[tokio::test]

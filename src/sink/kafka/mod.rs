@@ -1,0 +1,257 @@
+//! Events in a Kafka: CloudEvents in binary mode, of one execution in one partition of each topic, in order.
+//!
+//! A batch is handed over as a whole; it is carried once each message of it is acknowledged by all replicas in sync. Whatever
+//! goes wrong ends the producer: the next one begins where nothing is missing (see [`producer`]).
+//!
+//! A broker refuses whole batches. When it finds fault with a record, all that is left of ours is carried one by one, so that
+//! only the record at fault is left out. That one goes to the topic `dead_letter_queue`, if it can go there.
+
+mod message;
+mod options;
+mod producer;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod wording;
+
+use std::{slice, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use rdkafka::{ClientConfig, error::KafkaError};
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
+
+use self::{
+    message::{Message, Names},
+    producer::Producer,
+    wording::{Blame, Way, blame},
+};
+use super::{Fault, Rejection, Sink};
+use crate::journal::Record;
+
+pub use options::{Error, Options, Password, Sasl};
+
+/// The name of this sink's cursor, and in metrics.
+pub const NAME: &str = "kafka";
+
+/// The sink. Its producer is made when it is needed.
+pub struct Kafka {
+    options: Options,
+    names: Names,
+    way: Way,
+    place: Mutex<Option<Session>>,
+}
+
+/// A producer and how it stands.
+struct Session {
+    producer: Producer,
+    config: ClientConfig,
+    way: Way,
+    /// All that it was given is acknowledged.
+    is_clean: bool,
+    /// All topics were there.
+    has_topics: bool,
+}
+
+impl Kafka {
+    /// A sink that is not connected yet.
+    pub fn new(options: Options) -> Self {
+        let way = Way::new(options.brokers.as_str(), options.timeout);
+        Self { names: Names::new(&options.topic_prefix), way, options, place: Mutex::default() }
+    }
+
+    async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
+        let mut place = self.place.lock().await;
+        let (messages, mut dead) = self.sort(records);
+        for (index, reason) in self.publish(&mut place, &messages).await? {
+            dead.push((messages[index].clone(), reason));
+        }
+        self.bury(&mut place, dead, records).await
+    }
+
+    /// What can be handed over, and what not, with the reason.
+    fn sort(&self, records: &[Arc<Record>]) -> (Vec<Message>, Vec<(Message, String)>) {
+        let mut messages = Vec::with_capacity(records.len());
+        let mut dead = Vec::new();
+        for record in records {
+            match Message::of(record, &self.names) {
+                Ok(message) => match self.excess(&message) {
+                    None => messages.push(message),
+                    Some(reason) => dead.push((message, reason)),
+                },
+                Err(reason) => dead.push((Message::bare(record, &self.names), reason)),
+            }
+        }
+        (messages, dead)
+    }
+
+    /// What is said of a message above the ceiling.
+    fn excess(&self, message: &Message) -> Option<String> {
+        let (size, max) = (message.size(), self.options.max_message_bytes);
+        (size as u64 > max).then(|| {
+            format!("with key and headers it takes {size} bytes, of {max} bytes at most (kafka.max_message_bytes)")
+        })
+    }
+
+    /// Puts the dead into their queue, those that it can take, and gives all of them in the order of the records.
+    async fn bury(
+        &self,
+        place: &mut Option<Session>,
+        dead: Vec<(Message, String)>,
+        records: &[Arc<Record>],
+    ) -> Result<Vec<Rejection>, Fault> {
+        let mut rejections = Vec::with_capacity(dead.len());
+        let mut letters = Vec::new();
+        for (message, reason) in dead {
+            let letter = message.dead(&reason, &self.names);
+            rejections.push(Rejection { position: message.position, reason });
+            if self.excess(&letter).is_none() {
+                letters.push(letter);
+            }
+        }
+        let refused = self.publish(place, &letters).await?;
+        for rejection in &mut rejections {
+            let letter = letters.iter().position(|letter| letter.position == rejection.position);
+            let refusal = refused.iter().find(|(index, _)| Some(*index) == letter).map(|(_, reason)| &**reason);
+            let queue = self.names.of(podherald_core::topic::Topic::DeadLetterQueue);
+            rejection.reason.push_str(&match (letter, refusal) {
+                (Some(_), None) => format!("; it is in the topic {queue}"),
+                (Some(_), Some(refusal)) => format!("; the topic {queue} did not take it either: {refusal}"),
+                (None, _) => format!("; the topic {queue} cannot take it either, only the journal keeps it"),
+            });
+        }
+        let place_of = |position| records.iter().position(|record| record.position == position);
+        rejections.sort_by_key(|rejection| place_of(rejection.position));
+        Ok(rejections)
+    }
+
+    /// Publishes all that can be; gives the others by their index, with the reason.
+    async fn publish(&self, place: &mut Option<Session>, messages: &[Message]) -> Result<Vec<(usize, String)>, Fault> {
+        let mut refused = Vec::new();
+        if messages.is_empty() {
+            return Ok(refused);
+        }
+        let reports = self.attempt(place, messages).await?;
+        for (index, report) in reports.into_iter().enumerate() {
+            // Somebody who shares a batch with the one at fault is refused with it.
+            let alone = match report {
+                Err(_) if messages.len() > 1 => {
+                    self.attempt(place, slice::from_ref(&messages[index])).await?.swap_remove(0)
+                }
+                report => report,
+            };
+            if let Err(error) = alone {
+                refused.push((index, format!("the broker refuses it: {error}")));
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Hands these over together. Either all is well, or some of them is at fault, or it is a fault of the sink.
+    async fn attempt(
+        &self,
+        place: &mut Option<Session>,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), KafkaError>>, Fault> {
+        let session = self.session(place).await?;
+        // A future that is dropped leaves it so.
+        session.is_clean = false;
+        let published = timeout(self.options.timeout, session.producer.publish(messages)).await;
+        let fault = match published {
+            Ok(reports) => match verdict(&reports) {
+                Verdict::Delivered => {
+                    session.is_clean = true;
+                    return Ok(reports);
+                }
+                Verdict::Record => {
+                    retire(place).await;
+                    return Ok(reports);
+                }
+                Verdict::Sink(error) => session.way.fault(error, session.producer.trouble().as_ref()),
+            },
+            Err(_) => session.way.silent(session.producer.trouble().as_ref()),
+        };
+        retire(place).await;
+        Err(fault)
+    }
+
+    /// The producer, a new one if the last is not to be used any more, with all topics there.
+    async fn session<'a>(&self, place: &'a mut Option<Session>) -> Result<&'a mut Session, Fault> {
+        if place.as_ref().is_some_and(|session| !session.is_clean || session.producer.is_fatal()) {
+            retire(place).await;
+        }
+        let session = match place {
+            Some(session) => session,
+            None => place.insert(self.open().await?),
+        };
+        if !session.has_topics {
+            session.is_clean = false;
+            self.ensure(session).await?;
+            session.is_clean = true;
+            session.has_topics = true;
+        }
+        Ok(session)
+    }
+
+    async fn open(&self) -> Result<Session, Fault> {
+        let client = self.options.client().await;
+        let (config, password) = client.map_err(|error| self.way.wrong(&crate::wording::of(&error)))?;
+        let way = self.way.with_secret(password.as_deref());
+        let made = spawn_blocking({
+            let config = config.clone();
+            move || Producer::make(&config)
+        });
+        let made = made.await.map_err(|error| way.wrong(&format!("making a client failed: {error}")))?;
+        let producer = made.map_err(|error| way.fault(&error, None))?;
+        Ok(Session { producer, config, way, is_clean: true, has_topics: false })
+    }
+
+    async fn ensure(&self, session: &Session) -> Result<(), Fault> {
+        let Session { producer, config, way, .. } = session;
+        topics::ensure(producer, config, &self.options, &self.names, way).await
+    }
+
+    async fn look(&self) -> Result<(), Fault> {
+        let mut place = self.place.lock().await;
+        let session = self.session(&mut place).await?;
+        session.has_topics = false;
+        self.session(&mut place).await.map(drop)
+    }
+}
+
+/// What the reports of a batch come to.
+enum Verdict<'a> {
+    Delivered,
+    /// A record is at fault.
+    Record,
+    Sink(&'a KafkaError),
+}
+
+fn verdict(reports: &[Result<(), KafkaError>]) -> Verdict<'_> {
+    let errors = || reports.iter().filter_map(|report| report.as_ref().err());
+    let of = |whose: Blame| errors().find(|error| blame(error) == whose);
+    match (of(Blame::Sink), of(Blame::Record), of(Blame::Other)) {
+        (Some(error), ..) => Verdict::Sink(error),
+        (None, Some(_), _) => Verdict::Record,
+        (None, None, Some(error)) => Verdict::Sink(error),
+        (None, None, None) => Verdict::Delivered,
+    }
+}
+
+/// Ends a producer, off the runtime's threads; what it had not sent yet never is.
+async fn retire(place: &mut Option<Session>) {
+    if let Some(session) = place.take()
+        && let Err(error) = spawn_blocking(move || session.producer.end()).await
+    {
+        tracing::error!(%error, "a Kafka producer did not end in order");
+    }
+}
+
+impl Sink for Kafka {
+    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+        self.carry(records).boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        self.look().boxed()
+    }
+}
