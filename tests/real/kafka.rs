@@ -93,7 +93,16 @@ impl Broker {
 
     /// One of the test's own, with these further lines of server.properties.
     pub(crate) fn start(options: &str) -> Self {
-        let run = tempfile::Builder::new().prefix("kafka.").tempdir().unwrap().keep();
+        Self::start_in(Self::directory(), options)
+    }
+
+    /// A new directory for one.
+    pub(crate) fn directory() -> PathBuf {
+        tempfile::Builder::new().prefix("kafka.").tempdir().unwrap().keep()
+    }
+
+    /// The same in a directory that was made for it.
+    pub(crate) fn start_in(run: PathBuf, options: &str) -> Self {
         let mut broker = Self { run, options: options.to_owned(), said: BTreeMap::new(), is_shared: false };
         broker.go_on();
         broker

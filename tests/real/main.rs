@@ -8,6 +8,7 @@ mod behaviours;
 mod cluster;
 mod conformance;
 mod crash;
+mod faults;
 mod full_disk;
 mod herald;
 mod jobs;

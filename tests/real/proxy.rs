@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 /// One proxy, in front of one server.
 pub(crate) struct Proxy {
     /// Host and port of Toxiproxy itself.
-    pub(crate) api: String,
-    pub(crate) name: &'static str,
+    api: String,
+    name: &'static str,
 }
 
 /// What a network does.
@@ -31,6 +31,11 @@ pub(crate) enum Fault {
 }
 
 impl Proxy {
+    /// The one of this name at Toxiproxy's URL.
+    pub(crate) fn new(name: &'static str, url: &str) -> Self {
+        Self { api: url.strip_prefix("http://").unwrap().to_owned(), name }
+    }
+
     /// From now on, until [`heal`](Self::heal).
     pub(crate) async fn break_by(&self, fault: Fault) {
         let proxy = format!("/proxies/{}", self.name);

@@ -47,14 +47,14 @@ pub(crate) struct Server {
     port: u16,
     /// Behind the proxy.
     proxied: String,
-    proxy: Proxy,
+    toxiproxy: String,
 }
 
 impl Server {
     pub(crate) fn start(options: &str) -> Self {
         let run = tempfile::Builder::new().prefix("redis.").tempdir().unwrap().keep();
-        let proxy = Proxy { api: String::new(), name: "redis" };
-        let mut server = Self { run, options: options.to_owned(), port: 0, proxied: String::new(), proxy };
+        let (proxied, toxiproxy) = (String::new(), String::new());
+        let mut server = Self { run, options: options.to_owned(), port: 0, proxied, toxiproxy };
         server.go_on();
         server
     }
@@ -73,12 +73,13 @@ impl Server {
         };
         self.port = told("REDIS_PORT").parse().unwrap();
         self.proxied = format!("redis://{}", told("REDIS_PROXIED"));
-        self.proxy.api = told("TOXIPROXY").strip_prefix("http://").unwrap().to_owned();
+        self.toxiproxy = told("TOXIPROXY").to_owned();
     }
 
     /// Starts the proxy in front of it.
-    fn start_proxy(&self) {
+    fn start_proxy(&self) -> Proxy {
         self.script(&["start", "toxiproxy"]);
+        Proxy::new("redis", &self.toxiproxy)
     }
 
     fn script(&self, arguments: &[&str]) -> String {
@@ -401,7 +402,7 @@ async fn a_redis_that_stops_in_mid_stream_and_comes_back_misses_nothing() {
 #[tokio::test]
 async fn a_bad_network_repeats_events_at_most() {
     let server = Server::start("");
-    server.start_proxy();
+    let proxy = server.start_proxy();
     let cluster = Cluster::shared().await;
     let namespace = cluster.namespace().await;
     let data = TempDir::new().unwrap();
@@ -416,7 +417,7 @@ async fn a_bad_network_repeats_events_at_most() {
         [Fault::Cut, Fault::EndsAfter(3000), Fault::LosesAnswers, Fault::ResetsAfter(50), Fault::Slow(1), Fault::Cut]
     {
         let retries = retries(&herald).await;
-        server.proxy.break_by(fault).await;
+        proxy.break_by(fault).await;
         for n in 0..5 {
             let id = namespace.id(&format!("{}-{n}", ids.len()));
             namespace.create(&id, &Play::exits(n)).await;
@@ -430,7 +431,7 @@ async fn a_bad_network_repeats_events_at_most() {
             assert!(Instant::now() < deadline, "{fault:?} troubles nobody: {}", herald.get("/readyz").await);
             sleep(POLL).await;
         }
-        server.proxy.heal().await;
+        proxy.heal().await;
         server.assert_has(&herald, &ids).await;
     }
 }
