@@ -255,7 +255,7 @@ async fn sinks_are_told_whether_ready_or_not_and_decide_nothing() {
         SinkHealth { name: "redis", failing: true, last_error: Some("away".to_owned()), ..SinkHealth::default() };
     api.state.readiness.register_sink(Arc::new(move || sink.clone()));
     let told = json!([{"name": "redis", "required": false, "failing": true, "lag_events": 0, "lag_seconds": 0.0, "delivered": 0,
-        "retries": 0, "rejected": 0, "missed": 0, "last_error": "away"}]);
+        "retries": 0, "rejected": 0, "result_unproven": 0, "missed": 0, "last_error": "away"}]);
     assert_eq!(api.good("/readyz").await["sinks"], told);
     api.state.readiness.register(Role::Monitor, "watch", Arc::new(|| Err("silent".to_owned())));
     let answer = api.get("/readyz").await;
