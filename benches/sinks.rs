@@ -5,6 +5,8 @@
 //! at a steady rate, to the acknowledgement. The rounds alternate; medians.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
 
+#[path = "sinks/kafka.rs"]
+mod kafka;
 #[path = "sinks/redis.rs"]
 mod redis;
 
@@ -59,8 +61,13 @@ async fn main() {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
-    let servers: Vec<Box<dyn Server>> =
-        [value("--redis").map(|url| Box::new(redis::Redis { url }) as Box<dyn Server>)].into_iter().flatten().collect();
+    let servers: Vec<Box<dyn Server>> = [
+        value("--kafka").map(|brokers| Box::new(kafka::Kafka { brokers }) as Box<dyn Server>),
+        value("--redis").map(|url| Box::new(redis::Redis { url }) as Box<dyn Server>),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let sizes = if arguments.iter().any(|argument| argument == "--tiny") {
         Sizes { rounds: 1, events: 1_000, executions: 10, steady: (100, 1) }
     } else {
@@ -79,6 +86,9 @@ async fn main() {
 async fn measure(server: &dyn Server, sizes: &Sizes) {
     let (mut relayed, mut alone, mut ratios, mut p50, mut p99) = (vec![], vec![], vec![], vec![], vec![]);
     for round in 0..sizes.rounds {
+        // What it needs, topics for instance, is there before anything is measured.
+        let way = Way::to(server).await;
+        way.acknowledged.check().await.unwrap();
         let events: Vec<_> = (0..sizes.events).map(|n| (id(round, n % sizes.executions), event(round, n))).collect();
         let began = Instant::now();
         server.alone(&events).await;

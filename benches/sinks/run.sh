@@ -15,7 +15,7 @@ stop() {
 }
 trap stop EXIT
 need redis-server redis-cli=redis-tools
-told=$("$servers" start redis)
+told=$("$servers" start kafka redis)
 address() { sed -n "s/^$1=//p" <<< "$told"; }
 cd "$root"
-cargo bench --locked ${PROFILE:+--profile "$PROFILE"} --bench sinks -- --redis "redis://127.0.0.1:$(address REDIS_PORT)" "$@"
+cargo bench --locked ${PROFILE:+--profile "$PROFILE"} --bench sinks -- --kafka "$(address KAFKA_BOOTSTRAP)" --redis "redis://127.0.0.1:$(address REDIS_PORT)" "$@"

@@ -1,5 +1,5 @@
 //! kill -9 wherever it hurts, again and again, while pods come, end and go: nothing is lost, nothing is said twice, and a
-//! Redis has all of it.
+//! Redis and a Kafka have all of it.
 //!
 //! The binary has crash points (the cargo feature `crash-points`; `PODHERALD_CRASH_BINARY` names it). Points and pods are
 //! drawn from a seed, which is printed; `PODHERALD_CRASH_SEED` draws the same ones again and `PODHERALD_CRASH_POINTS`
@@ -25,7 +25,9 @@ use tokio::{
 
 use crate::{
     cluster::{Cluster, Namespace, Play},
+    faults::assert_complete,
     herald::{Frame, Herald, LIMIT, Stream, assert_in_order, ends},
+    kafka::{self, Broker},
     sink::Server,
 };
 
@@ -51,9 +53,15 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let data = tempdir().unwrap();
     let redis = Server::start("");
     let url = redis.url();
+    let (kafka, prefix) = (Broker::shared().await, kafka::prefix());
     let launch = |point: Option<&str>| {
         let point = point.map(|point| ("PODHERALD_CRASH_AT", point));
-        let settings = [("PODHERALD_KUBE__NAMESPACES", &*namespace.name), ("PODHERALD_REDIS__URL", &*url)];
+        let settings = [
+            ("PODHERALD_KUBE__NAMESPACES", &*namespace.name),
+            ("PODHERALD_REDIS__URL", &*url),
+            ("PODHERALD_KAFKA__BROKERS", kafka.address()),
+            ("PODHERALD_KAFKA__TOPIC_PREFIX", &*prefix),
+        ];
         let settings: Vec<_> = settings.into_iter().chain(point).collect();
         Herald::launch(&binary, &cluster.kubeconfig(), &data, &settings)
     };
@@ -90,6 +98,7 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     assert_in_order(&events, &pods.all.keys().cloned().collect::<Vec<_>>());
     pods.assert_known(&events).await;
     redis.assert_has(&herald, pods.all.keys()).await;
+    assert_complete(&herald, kafka, &prefix).await;
     readers.assert_agree(&events).await;
 }
 
