@@ -24,6 +24,10 @@ record-real:
 demo:
     cargo run --locked -- --demo
 
+# podherald in front of a real Kubernetes API, Kafka and Redis; with --stay until Ctrl-C
+everything *arguments:
+    tests/everything.sh {{arguments}}
+
 # Decoding, mapping, the journal
 bench *arguments:
     cargo bench --locked -- {{arguments}}

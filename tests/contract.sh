@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/env/common.sh
 . tests/env/common.sh
-need node=nodejs npm python3 pip3=python3-pip flock=util-linux
+need node=nodejs npm python3
 command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
 
 cargo build --locked --bin podherald
@@ -17,17 +17,7 @@ export PODHERALD=${CARGO_TARGET_DIR:-$PWD/target}/debug/podherald
 )
 node tests/contract/asyncapi.js openapi/asyncapi.json
 
-requirements=examples/consumer/requirements.txt
-modules=$CACHE/contract/python-$({ cat "$requirements"; python3 --version; } | sha256sum | cut -c1-12)
-mkdir -p "$CACHE/contract"
-exec 8> "$CACHE/contract/python.lock"
-flock 8 # another run may be at it
-if [ ! -d "$modules" ]; then
-  rm -rf "$modules.new"
-  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$modules.new" -r "$requirements"
-  mv "$modules.new" "$modules" # only a whole one gets the name
-fi
-exec 8>&-
-export PYTHONPATH=$modules PYTHONDONTWRITEBYTECODE=1
+PYTHONPATH=$(tests/contract/python.sh)
+export PYTHONPATH PYTHONDONTWRITEBYTECODE=1
 python3 -c 'import confluent_kafka' # that the example can be used, not only its tests
 exec timeout 300 python3 tests/contract/test_consumer.py "$@"

@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/env/common.sh
 . tests/env/common.sh
+# shellcheck source=tests/env/herald.sh
+. tests/env/herald.sh
 need curl jq
 command -v cargo > /dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
 
@@ -12,10 +14,7 @@ kubectl=$(tests/env/k8s/build.sh)/kubectl
 dir=$(mktemp -d "${TMPDIR:-/tmp}/podherald-demo.XXXXXX")
 herald=
 stop() {
-  if [ -n "$herald" ]; then
-    kill "$herald" 2>/dev/null || true
-    wait "$herald" 2>/dev/null || true
-  fi
+  end_herald
   rm -rf "$dir"
 }
 trap stop EXIT
@@ -27,23 +26,6 @@ cargo build --locked # so that the pid below is podherald's
   --set telemetry.format=json > "$dir/log" 2>&1 &
 herald=$!
 
-# within SECONDS COMMAND... : until it succeeds
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    if ! kill -0 "$herald" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-      tail -20 "$dir/log" >&2
-      die "not in time: $*"
-    fi
-    sleep 0.1
-  done
-}
-
-listens() {
-  local address # jq -e of an older version succeeds without any input
-  address=$(jq -r 'select(.message == "listening") | .address' "$dir/log") && [ -n "$address" ] && url=http://$address
-}
 within 20 listens
 within 10 curl -fso /dev/null "$url/readyz"
 curl -fsS "$url/" | grep -q '<title>' || die "no page at $url/"
