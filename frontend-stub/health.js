@@ -15,12 +15,13 @@ export async function readiness(role, signal) {
 }
 
 /// How far a sink has come, in words.
-export function sinkWords({ required, failing, lag_events, lag_seconds, rejected, missed, last_error }) {
-  const behind = lag_events > 0 ? `${plural(lag_events, "event")} behind, for ${plural(Math.round(lag_seconds), "second")}` : "has everything";
+export function sinkWords({ name, required, failing, lag_events, lag_seconds, rejected, missed, last_error }) {
+  const unit = name === "blob" ? "output" : "event";
+  const behind = lag_events > 0 ? `${plural(lag_events, unit)} behind, for ${plural(Math.round(lag_seconds), "second")}` : "has everything";
   return [
     failing ? `takes nothing: ${last_error}` : "",
     behind,
-    rejected > 0 ? `${plural(rejected, "event")} left out` : "",
+    rejected > 0 ? `${plural(rejected, unit)} left out` : "",
     missed > 0 ? `${plural(missed, "event")} missed` : "",
     required ? "required" : "",
   ].filter(Boolean).join("; ");

@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blob::{self, Blobs},
     clock::{Clock, SystemClock},
     cluster,
     config::{Config, Follow, Mode},
@@ -65,6 +66,9 @@ pub enum Error {
     /// What the settings of the Kafka name cannot be used.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
+    /// What a setting of the blob store names cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] blob::OpenError),
     /// What a setting of the Redis names cannot be read.
     #[error(transparent)]
     Redis(#[from] redis::Error),
@@ -188,6 +192,7 @@ impl Server {
         let outputs = open_outputs(data_dir).await?;
         let journal = open_journal(config, data_dir, &mut registry).await?;
         let journal = (seams.journal)(journal);
+        let blobs = open_blobs(config).await?;
         watch_journal(&readiness, &journal);
         let live = live_outputs(config, &outputs, &seams.clock, &mut registry);
         let webhooks = webhook::Metrics::default();
@@ -197,6 +202,7 @@ impl Server {
             config,
             journal: &journal,
             outputs: &outputs,
+            blobs: blobs.as_ref(),
             clock: &seams.clock,
             readiness: &readiness,
             registry: &mut registry,
@@ -204,6 +210,7 @@ impl Server {
         };
         // Before there is anything new: a sink that begins with the present shall have all of it.
         parts.start_relays(&webhooks).await?;
+        parts.start_blobs();
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
@@ -222,6 +229,7 @@ impl Server {
         let state = http::State {
             journal: journal.clone(),
             outputs,
+            blobs,
             live,
             webhooks,
             readiness,
@@ -275,6 +283,12 @@ async fn open_outputs(data_dir: &Path) -> Result<OutputStore, Error> {
     Ok(opened.expect("opening the store does not panic")?)
 }
 
+async fn open_blobs(config: &Config) -> Result<Option<Blobs>, Error> {
+    let Some(options) = blob::Options::of(&config.blob) else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || Blobs::open(options)).await;
+    Ok(Some(opened.expect("opening the store does not panic")?))
+}
+
 fn live_outputs(
     config: &Config,
     outputs: &OutputStore,
@@ -312,6 +326,7 @@ struct Parts<'a> {
     config: &'a Config,
     journal: &'a Arc<dyn Journal>,
     outputs: &'a OutputStore,
+    blobs: Option<&'a Blobs>,
     clock: &'a Arc<dyn Clock>,
     readiness: &'a Readiness,
     registry: &'a mut Registry,
@@ -348,7 +363,8 @@ impl Parts<'_> {
 
         let collecting = collector::Metrics::default();
         collecting.register(self.registry);
-        let collector = Collector::new(client.clone(), self.outputs.clone(), collector_options(config), collecting);
+        let collector = Collector::new(client.clone(), self.outputs.clone(), collector_options(config), collecting)
+            .with_blobs(self.blobs.cloned());
         let options = monitor::Options {
             policy: policy(config),
             places: config.kube.execution_id.clone(),
@@ -417,10 +433,23 @@ impl Parts<'_> {
         Ok(())
     }
 
+    fn start_blobs(&mut self) {
+        let Some(blobs) = self.blobs.cloned() else { return };
+        blobs.register(self.registry);
+        let probed = blobs.clone();
+        self.readiness.register_sink(Arc::new(move || probed.health()));
+        self.supervisor.spawn("blob", Phase::Flush, |stop| async move {
+            blobs.examine(&stop).await;
+            stop.cancelled().await;
+            Ok(())
+        });
+    }
+
     fn start_retention(&mut self) {
         let retention = Retention {
             journal: self.journal.clone(),
             outputs: self.outputs.clone(),
+            blobs: self.blobs.cloned(),
             clock: self.clock.clone(),
             age: self.config.journal.retention,
         };

@@ -8,6 +8,8 @@ pub enum Point {
     Evidence,
     /// Before and after an output is collected.
     Collect,
+    /// Before and after a blob is made of an output.
+    Blob,
     /// Before and after the output of one of its pods becomes that of a Job.
     Adopt,
     /// Before and after other changes, terminal events among them, become durable.
@@ -55,6 +57,7 @@ mod plan {
         let point = match point {
             "evidence" => Point::Evidence,
             "collect" => Point::Collect,
+            "blob" => Point::Blob,
             "adopt" => Point::Adopt,
             "append" => Point::Append,
             "commit" => Point::Commit,

@@ -1,13 +1,14 @@
 //! podherald's server. What it decides is decided in `podherald-core`; here is what it does.
 //!
 //! In reading order: [`journal`], where everything is kept and read; [`monitor`], the spine from looks at pods to durable
-//! events, with [`output_store`] for what programs print; [`relay`], which carries events to the [`sink`]s, [`webhook`]s among them; [`http`], which shows them; [`app`], which puts them together.
+//! events, with [`output_store`] for what programs print and [`blob`] for what of it others are to read; [`relay`], which carries events to the [`sink`]s, [`webhook`]s among them; [`http`], which shows them; [`app`], which puts them together.
 //! Around them: [`config`] and [`cli`] say what is wanted, [`supervisor`] starts and ends tasks, [`lock`] keeps a second
 //! process off, [`cluster`] connects to Kubernetes, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
 //! what is old, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
 //! that kill. [`explain`] is the mapper without a server, [`contract`] what readers of events may rely on.
 
 pub mod app;
+pub mod blob;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

@@ -6,10 +6,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blob::Blobs,
     clock::Clock,
     jitter,
     journal::{self, Journal},
-    output_store::OutputStore,
+    output_store::{self, OutputStore, Unremoved},
 };
 
 /// How often to look.
@@ -23,6 +24,8 @@ pub struct Retention {
     pub journal: Arc<dyn Journal>,
     /// Where the output is.
     pub outputs: OutputStore,
+    /// Where it is besides.
+    pub blobs: Option<Blobs>,
     /// Tells the age.
     pub clock: Arc<dyn Clock>,
     /// `journal.retention`.
@@ -40,6 +43,9 @@ impl Retention {
             if let Err(error) = self.round(&stop).await {
                 tracing::error!(%error, "retention failed, trying again in a minute");
             }
+            if let Err(error) = self.remove_blobs(&stop).await {
+                tracing::warn!(%error, "blobs of executions that are gone stay, trying again in a minute");
+            }
         }
     }
 
@@ -51,11 +57,47 @@ impl Retention {
                 return Ok(());
             }
             for execution_id in &pruned.executions {
-                if let Err(error) = self.outputs.remove(execution_id).await {
+                let left = self.outputs.leave_blobs(execution_id).await;
+                let removed = match left {
+                    Ok(()) => self.outputs.remove(execution_id).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = removed {
                     tracing::warn!(%error, execution_id, "cannot remove the output of an execution that is gone");
                 }
             }
         }
         Ok(())
+    }
+
+    /// Only what is in the lists: in the store there may be others' objects.
+    async fn remove_blobs(&self, stop: &CancellationToken) -> output_store::Result<()> {
+        for unremoved in self.outputs.unremoved_blobs().await? {
+            match stop.run_until_cancelled(self.remove_all(&unremoved)).await {
+                Some(true) => self.outputs.forget_blobs(unremoved).await?,
+                // Others would wait as long.
+                Some(false) | None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// True if there is nothing left to be done.
+    async fn remove_all(&self, unremoved: &Unremoved) -> bool {
+        let Some(blobs) = &self.blobs else {
+            tracing::warn!(blobs = unremoved.uris.len(), "blobs of an execution that is gone stay: blob.url is off");
+            return true;
+        };
+        for uri in &unremoved.uris {
+            match blobs.remove(uri).await {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(uri, "a blob of an execution that is gone stays: it is not below blob.url"),
+                Err(fault) => {
+                    tracing::warn!(uri, %fault, "a blob of an execution that is gone cannot be removed, trying again in a minute");
+                    return false;
+                }
+            }
+        }
+        true
     }
 }

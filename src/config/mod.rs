@@ -6,6 +6,7 @@
 //! separated by commas, label selectors and properties by `;`. A webhook has a table of its own, `[webhook.NAME]`, whose variables are
 //! `PODHERALD_WEBHOOK__<NAME>__<KEY>`. What podherald does not know, it refuses.
 
+mod blob;
 mod document;
 mod embedded;
 mod error;
@@ -26,6 +27,7 @@ mod webhook;
 use std::path::PathBuf;
 
 pub use self::redis::{Redis, RedisUrl};
+pub use blob::{Blob, BlobUrl, Endpoint, Region};
 pub use document::document;
 pub use embedded::Embedded;
 pub use error::Error;
@@ -69,6 +71,8 @@ setting::settings! {
         journal: Journal,
         /// `[kafka]`.
         kafka: Kafka,
+        /// `[blob]`.
+        blob: Blob,
         /// `[redis]`.
         redis: Redis,
         /// `[webhook.NAME]`, any number of them.
@@ -108,6 +112,7 @@ impl Config {
         self.logs.validate(effective)?;
         self.journal.validate(effective)?;
         self.kafka.validate(effective)?;
+        self.blob.validate(effective)?;
         self.redis.validate(effective)?;
         self.webhook.validate(effective)
     }
@@ -165,7 +170,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 73);
+        assert_eq!(keys.len(), 80);
     }
 
     #[test]
@@ -236,6 +241,21 @@ mod tests {
             (vec![("kafka.properties", "linger.ms=soon")], "Invalid value for configuration property"),
             (vec![("kafka.properties", "linger.ms=5;acks=1")], "without `acks`: podherald sets it"),
             (vec![("kafka.properties", "sasl.password=x")], "that is what `kafka.password` is for"),
+            (vec![("blob.url", "gs://results")], "`file:///DIRECTORY` or `s3://BUCKET/PREFIX`"),
+            (vec![("blob.endpoint", "https://minio.example")], "`off` unless `blob.url` begins with `s3://`"),
+            (
+                vec![("blob.region", "eu-central-1"), ("blob.url", "file:///shared")],
+                "`off` unless `blob.url` begins with",
+            ),
+            (vec![("blob.endpoint", "https://a/b"), ("blob.url", "s3://results")], "a URL of a server such as"),
+            (vec![("blob.region", "Mars!"), ("blob.url", "s3://results")], "the name of a region such as"),
+            (vec![("blob.credentials_file", "f"), ("blob.url", "file:///shared")], "`off` unless"),
+            (
+                vec![("blob.ca_file", "f"), ("blob.url", "s3://results"), ("blob.endpoint", "http://a")],
+                "`off` unless `blob.endpoint` begins with `https://`",
+            ),
+            (vec![("blob.timeout", "0s")], "more than nothing"),
+            (vec![("blob.deadline", "0s")], "more than nothing"),
             (vec![("redis.url", "http://localhost")], "a URL such as `redis://localhost:6379`"),
             (vec![("redis.url_file", "u"), ("redis.url", "redis://localhost")], "`off` while `redis.url` is set"),
             (vec![("redis.required", "true")], "unless `redis.url` or `redis.url_file` is set"),

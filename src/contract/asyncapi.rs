@@ -17,6 +17,15 @@ use super::{
 const KAFKA_BINDING: &str = "0.5.0";
 /// The message that is an entry of a stream in Redis.
 const STREAM_ENTRY: &str = "stream_entry";
+/// The message that could not be carried.
+const DEAD_LETTER: &str = "dead_letter";
+/// What a dead letter has beside the headers of what it was: names and meanings.
+pub const DEAD_LETTER_HEADERS: [(&str, &str); 4] = [
+    ("dlq-reason", "Why it could not be carried."),
+    ("dlq-sink", "Who could not carry it: `kafka`."),
+    ("dlq-original-topic", "Where it was to go."),
+    ("dlq-position", "Its place in podherald's journal."),
+];
 
 /// `/asyncapi.json`, and the file `openapi/asyncapi.json`.
 pub fn document() -> Value {
@@ -39,7 +48,7 @@ pub fn document() -> Value {
         },
         "defaultContentType": DATA_CONTENT_TYPE,
         "servers": {
-            "kafka": server("kafka", "localhost:9092", "The brokers that podherald is configured with."),
+            "kafka": server("kafka", "localhost:9092", "The brokers of `kafka.brokers`."),
             "redis": server("redis", "localhost:6379", "The Redis of `redis.url`."),
         },
         "channels": channels,
@@ -67,7 +76,9 @@ fn channel(name: &str) -> Value {
 /// The topics that something is sent to.
 fn kafka_channels(entries: &[Entry]) -> BTreeMap<String, Value> {
     let channel = |topic: Topic| {
-        let messages = references(entries.iter().filter(|entry| entry.topic == topic).map(|entry| entry.name.as_str()));
+        let events = entries.iter().filter(|entry| entry.topic == topic).map(|entry| entry.name.as_str());
+        let dead = (topic == Topic::DeadLetterQueue).then_some(DEAD_LETTER);
+        let messages = references(events.chain(dead));
         (!messages.is_empty()).then(|| (topic.name().to_owned(), kafka_channel(topic, &messages)))
     };
     Topic::ALL.into_iter().filter_map(channel).collect()
@@ -77,7 +88,7 @@ fn kafka_channel(topic: Topic, messages: &Map<String, Value>) -> Value {
     json!({
         "address": topic.name(),
         "description": "CloudEvents 1.0 in binary mode: the attributes are headers, the value is the event as it is in the journal. \
-                        A prefix may be configured. Partitions and retention are what podherald creates it with.",
+                        `kafka.topic_prefix` stands before the name. Partitions and retention are what podherald creates it with.",
         "servers": [{"$ref": "#/servers/kafka"}],
         "messages": messages,
         "bindings": {"kafka": {
@@ -162,11 +173,27 @@ fn messages(entries: &[Entry]) -> Map<String, Value> {
         let mut message = message(&entry.name, &entry.meaning);
         message["headers"] = headers(&entry.name);
         message["correlationId"] = json!({"location": "$message.header#/ce_subject", "description": "The execution."});
-        let key = json!({"type": "string", "description": "`execution_id`: an execution's events share a partition."});
-        message["bindings"] = json!({"kafka": {"key": key, "bindingVersion": KAFKA_BINDING}});
+        message["bindings"] = bindings();
         (entry.name.clone(), message)
     });
-    of_kafka.chain(of_redis).collect()
+    of_kafka.chain(of_redis).chain([(DEAD_LETTER.to_owned(), dead_letter())]).collect()
+}
+
+fn dead_letter() -> Value {
+    let mut message = message(DEAD_LETTER, "An event that could not be carried, as it was.");
+    let header =
+        |(name, description): (&str, &str)| (name.to_owned(), json!({"type": "string", "description": description}));
+    let properties: Map<String, Value> = DEAD_LETTER_HEADERS.into_iter().map(header).collect();
+    let required: Vec<&String> = properties.keys().collect();
+    message["headers"] = json!({"type": "object", "required": required, "properties": properties});
+    message["payload"] = json!({"description": "Its bytes: an event, unless that is what is wrong with it."});
+    message["bindings"] = bindings();
+    message
+}
+
+fn bindings() -> Value {
+    let key = json!({"type": "string", "description": "`execution_id`: an execution's events share a partition."});
+    json!({"kafka": {"key": key, "bindingVersion": KAFKA_BINDING}})
 }
 
 fn message(name: &str, summary: &str) -> Value {
@@ -194,6 +221,8 @@ fn headers(event_type: &str) -> Value {
         (format!("ce_{name}"), schema)
     };
     let mut properties: Map<String, Value> = ATTRIBUTES.into_iter().map(attribute).collect();
+    // Tracers look for it without the prefix of CloudEvents, so it is written twice.
+    properties.insert("traceparent".to_owned(), properties["ce_traceparent"].clone());
     properties.insert("content-type".to_owned(), json!({"type": "string", "const": DATA_CONTENT_TYPE}));
     let required: Vec<&String> = properties.keys().collect();
     json!({"type": "object", "required": required, "properties": properties})

@@ -6,7 +6,7 @@ mod catalogue;
 mod schema;
 mod types;
 
-pub use asyncapi::document as asyncapi_document;
+pub use asyncapi::{DEAD_LETTER_HEADERS, document as asyncapi_document};
 pub use catalogue::{ALL, Entry, catalogue, table};
 pub use schema::{of_all, of_type};
 

@@ -92,7 +92,8 @@ fn a_topic_is_described_as_it_is_created() {
     assert_eq!(topic["bindings"]["kafka"]["topicConfiguration"]["retention.ms"], 7 * 24 * 3_600_000);
     assert_eq!(topic["messages"].as_object().unwrap().len(), 8);
     assert_eq!(document["channels"]["evaluation_events"]["address"], "evaluation:events:{execution_id}");
+    assert_eq!(document["channels"]["dead_letter_queue"]["bindings"]["kafka"]["partitions"], 3);
     let headers = &document["components"]["messages"]["pod_running"]["headers"];
     assert_eq!(headers["properties"]["ce_type"]["const"], "pod_running");
-    assert_eq!(headers["required"].as_array().unwrap().len(), 10);
+    assert_eq!(headers["required"].as_array().unwrap().len(), 11);
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    blob,
     health::{Finding, SinkHealth},
     journal, output_store, webhook,
 };
@@ -41,6 +42,13 @@ pub enum Error {
         /// What would be right.
         reason: String,
     },
+    /// The range that was asked for begins behind the last byte.
+    NotSatisfiable {
+        /// How many bytes there are.
+        length: u64,
+    },
+    /// The blob store does not give what it has; the log has the reason.
+    BlobAway,
     /// The cursor points to where the history no longer reaches.
     Gone,
     /// No representation that the caller accepts; holds those there are.
@@ -154,6 +162,18 @@ impl Error {
                 "Invalid parameter",
                 format!("{parameter}: {reason}"),
             ),
+            Self::NotSatisfiable { length } => (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "urn:podherald:problem:range-not-satisfiable",
+                "Range not satisfiable",
+                format!("Range must begin within the {length} bytes that there are"),
+            ),
+            Self::BlobAway => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:blob-store-away",
+                "The blob store cannot be read",
+                "the output is in the blob store only, and that does not answer: ask again; /readyz says why".to_owned(),
+            ),
             Self::Gone => (
                 StatusCode::GONE,
                 "urn:podherald:problem:history-gone",
@@ -266,6 +286,10 @@ impl IntoResponse for Error {
         if problem.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(self.retry_after()));
         }
+        if let Self::NotSatisfiable { length } = &self {
+            let range = format!("bytes */{length}");
+            headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&range).expect("made of a number"));
+        }
         // Who found no seat shall not keep a connection from those who only ask.
         if self == Self::NoSeat {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -278,6 +302,13 @@ impl From<output_store::Error> for Error {
     fn from(error: output_store::Error) -> Self {
         tracing::error!(%error, "an output could not be read");
         Self::Unreadable
+    }
+}
+
+impl From<blob::Fault> for Error {
+    fn from(fault: blob::Fault) -> Self {
+        tracing::error!(%fault, "a blob could not be read");
+        Self::BlobAway
     }
 }
 

@@ -1,31 +1,24 @@
 //! `/executions/{id}/output`: what the program printed.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use axum::{
-    body::Body,
     extract::{self, Path, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use futures::stream as parts;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use podherald_core::{
-    event::{Output, StreamSummary, Verdict},
-    execution::Execution,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use podherald_core::event::Verdict;
 
 use super::{
     Error, Problem, State,
+    kept::Kept,
     negotiate::{self, Media},
     query::Parameters,
+    range::{self, Asked},
     resume::{self, OnePlace},
     stream::{self, Content, One},
 };
-use crate::output_store::{self, Reader, Stream};
-
-/// Bytes read at a time.
-const CHUNK: usize = 64 << 10;
+use crate::output_store::Stream;
 
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("podherald-next-offset");
 const KEPT_BYTES: HeaderName = HeaderName::from_static("podherald-kept-bytes");
@@ -36,7 +29,8 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
 ///
 /// Offsets count the bytes that podherald has kept: `podherald-kept-bytes`. The header `podherald-total-bytes` says how
 /// many there were, where that is known, and `podherald-verdict` how far to trust what there is. A request for
-/// `podherald-next-offset` goes on where this answer ends. `raw` is the log as it came, report and all.
+/// `podherald-next-offset` goes on where this answer ends. `raw` is the log as it came, report and all. Without `offset` and
+/// `limit` a `Range` of bytes counts. What is no longer on podherald's own disk is read from the blob store, if there is one.
 ///
 /// With `Accept: text/event-stream` the answer is the stream of `/executions/{id}/events` without the events.
 #[utoipa::path(
@@ -47,22 +41,30 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
         ("index" = Option<u32>, Query, description = "Of an Indexed Job: the output of this index, in place of that which the attempt goes by"),
         ("offset" = Option<u64>, Query, description = "The first byte, counted from 0"),
         ("limit" = Option<u64>, Query, description = "Bytes at most; without it all"),
+        ("Range" = Option<String>, Header, description = "`bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT`"),
+        ("If-Range" = Option<String>, Header, description = "The range counts if this is the ETag still"),
         ("last_event_id" = Option<String>, Query, description = "Stream: resume after this id"),
         ("Last-Event-ID" = Option<String>, Header, description = "Stream: the same, and outranks the parameter"),
     ),
     responses(
         (status = 200, content((String = "text/plain"), (String = "application/octet-stream"), (String = "text/event-stream")), headers(
+            ("etag" = String, description = "Of all that there is of this stream"),
             ("podherald-next-offset" = u64, description = "Where this answer ends"),
             ("podherald-kept-bytes" = u64, description = "Bytes that there are to read"),
             ("podherald-total-bytes" = u64, description = "Bytes that the program wrote; absent if unknown, and for raw"),
             ("podherald-verdict" = String, description = "complete, truncated, partial or lost"),
+        )),
+        (status = 206, description = "The `Range` that was asked for", headers(
+            ("content-range" = String, description = "`bytes FIRST-LAST/ALL`"),
         )),
         (status = 204, description = "The stream has ended and the caller has all of it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such execution, or no such output of it", body = Problem,
          content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Stream: `http.max_streams` are open already, or the server stops", body = Problem,
+        (status = 416, description = "The `Range` begins where there is nothing; `content-range` says how much there is",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The blob store cannot be read now. Stream: `http.max_streams` are open already, or the server stops", body = Problem,
          content_type = "application/problem+json"),
     )
 )]
@@ -91,8 +93,7 @@ pub(super) async fn get(
     })?;
     let stream = stream.unwrap_or(Stream::Stdout);
     let index = parameters.number("index")?;
-    let offset = parameters.number("offset")?.unwrap_or(0);
-    let limit = parameters.number("limit")?.unwrap_or(u64::MAX);
+    let (offset, limit) = (parameters.number("offset")?, parameters.number("limit")?);
     parameters.finish()?;
 
     let Some(execution) = state.journal.execution(id.clone()).await? else { return Err(Error::NoExecution(id)) };
@@ -103,31 +104,36 @@ pub(super) async fn get(
         ));
     };
     let (kept, summary) = match index {
-        Some(index) => of_index(&state, &execution, output, index, stream).await?,
-        None => {
-            let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
-            let kept = match state.outputs.reader(&id, execution.attempt, stream).await? {
-                Some(reader) => Kept::File(reader),
-                None => inline(&execution, stream, summary)?,
-            };
-            (kept, summary.clone())
-        }
+        Some(index) => Kept::of_index(&state, &execution, output, index, stream).await?,
+        None => Kept::of_attempt(&state, &execution, output, stream).await?,
     };
     let length = kept.length();
-    if offset > length {
-        return Err(Error::invalid("offset", format!("must be at most {length}, the bytes that there are")));
-    }
-    let end = length.min(offset.saturating_add(limit));
+    let tag = tag(execution.attempt, index, stream, length);
+    let by_query = offset.is_some() || limit.is_some();
+    let asked = if by_query { Asked::All } else { range::asked(&headers, length, &tag) };
+    let (status, bytes) = match asked {
+        Asked::All => (StatusCode::OK, within(length, offset, limit)?),
+        Asked::Part(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
+        Asked::NotThere => return Err(Error::NotSatisfiable { length }),
+    };
 
     let (content_type, disposition) = match media {
         Media::Bytes => ("application/octet-stream", "attachment"),
         _ => ("text/plain; charset=utf-8", "inline"),
     };
     let disposition = format!("{disposition}; filename=\"{}.txt\"", stream.as_str());
-    let mut response = kept.into_body(offset, end).into_response();
+    let mut response = (status, kept.into_body(bytes.clone()).await?).into_response();
     let headers = response.headers_mut();
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {}-{}/{length}", bytes.start, bytes.end - 1);
+        headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&range).expect("made of numbers"));
+    }
+    if !by_query {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("made of fixed words and numbers"));
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, (end - offset).into());
+    headers.insert(header::CONTENT_LENGTH, (bytes.end - bytes.start).into());
     headers.insert(
         header::CONTENT_DISPOSITION,
         HeaderValue::from_str(&disposition).expect("made of fixed words of ASCII"),
@@ -135,7 +141,7 @@ pub(super) async fn get(
     // Whatever a program prints must not run as this origin's script, not even where a browser would guess.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(NEXT_OFFSET, end.into());
+    headers.insert(NEXT_OFFSET, bytes.end.into());
     headers.insert(KEPT_BYTES, length.into());
     if let Some(total) = summary.bytes_total.filter(|_| stream != Stream::Raw) {
         headers.insert(TOTAL_BYTES, total.into());
@@ -144,84 +150,19 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Of an index there are files, or nothing.
-async fn of_index(
-    state: &State,
-    execution: &Execution,
-    output: &Output,
-    index: u64,
-    stream: Stream,
-) -> Result<(Kept, StreamSummary), Error> {
-    let known = output.indexes.as_ref().and_then(|it| it.outputs.iter().find(|it| u64::from(it.index) == index));
-    let Some(known) = known else {
-        return Err(Error::NoOutput(format!(
-            "no output of index {index} is kept; output.indexes of the execution lists those that completed below \
-             logs.max_indexes"
-        )));
-    };
-    let summary = match stream {
-        Stream::Stderr => known.stderr.clone().unwrap_or_else(|| no_stderr(&known.stdout)),
-        Stream::Stdout | Stream::Raw => known.stdout.clone(),
-    };
-    let reader = state.outputs.reader_of_pod(&execution.execution_id, execution.attempt, &known.pod_uid, stream);
-    match reader.await? {
-        Some(reader) => Ok((Kept::File(reader), summary)),
-        None if summary.verdict == Verdict::Lost || summary.bytes_kept > 0 => Err(nothing_read()),
-        None => Ok((Kept::Inline(Bytes::new()), summary)),
+/// The bytes that the parameters ask for.
+fn within(length: u64, offset: Option<u64>, limit: Option<u64>) -> Result<Range<u64>, Error> {
+    let offset = offset.unwrap_or(0);
+    if offset > length {
+        return Err(Error::invalid("offset", format!("must be at most {length}, the bytes that there are")));
     }
+    Ok(offset..length.min(offset.saturating_add(limit.unwrap_or(u64::MAX))))
 }
 
-/// The verdict describes the log, also where it told no stderr apart.
-fn no_stderr(stdout: &StreamSummary) -> StreamSummary {
-    StreamSummary { verdict: stdout.verdict, ..StreamSummary::default() }
-}
-
-fn nothing_read() -> Error {
-    Error::NoOutput("nothing of this stream could be read; the execution's cause may say why".to_owned())
-}
-
-/// Where there is no file, the text of the terminal event is all there is.
-fn inline(execution: &Execution, stream: Stream, summary: &StreamSummary) -> Result<Kept, Error> {
-    let text = match stream {
-        Stream::Stderr => execution.stderr.as_deref(),
-        Stream::Stdout | Stream::Raw => execution.stdout.as_deref(),
-    };
-    let text = text.unwrap_or_default();
-    if text.is_empty() && summary.verdict == Verdict::Lost {
-        return Err(nothing_read());
-    }
-    Ok(Kept::Inline(Bytes::copy_from_slice(text.as_bytes())))
-}
-
-enum Kept {
-    File(Reader),
-    Inline(Bytes),
-}
-
-impl Kept {
-    fn length(&self) -> u64 {
-        match self {
-            Self::File(reader) => reader.length(),
-            Self::Inline(text) => text.len() as u64,
-        }
-    }
-
-    /// The bytes from `offset` to `end`, both within the length; read as the client takes them.
-    fn into_body(self, offset: u64, end: u64) -> Body {
-        let reader = match self {
-            Self::File(reader) => reader,
-            Self::Inline(text) => {
-                let at = |offset| usize::try_from(offset).expect("within a text in memory");
-                return Body::from(text.slice(at(offset)..at(end)));
-            }
-        };
-        Body::from_stream(parts::try_unfold((reader, offset), move |(reader, offset)| async move {
-            let limit = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
-            let bytes = reader.read(offset, limit).await?;
-            let offset = offset + bytes.len() as u64;
-            Ok::<_, output_store::Error>((!bytes.is_empty()).then_some((bytes, (reader, offset))))
-        }))
-    }
+/// What an attempt printed never changes once it has ended.
+fn tag(attempt: u32, index: Option<u64>, stream: Stream, length: u64) -> String {
+    let index = index.map(|index| format!("{index}-")).unwrap_or_default();
+    format!("\"{attempt}-{index}{}-{length}\"", stream.as_str())
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

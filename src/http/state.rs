@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Metrics, Options, Seats};
 use crate::{
-    health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore, webhook::Endpoint,
+    blob::Blobs, health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore,
+    webhook::Endpoint,
 };
 
 /// What the handlers work with.
@@ -16,6 +17,8 @@ pub struct State {
     pub journal: Arc<dyn Journal>,
     /// What programs printed.
     pub outputs: OutputStore,
+    /// What of it is elsewhere.
+    pub blobs: Option<Blobs>,
     /// What running programs print.
     pub live: LiveOutputs,
     /// Those that events are POSTed to.

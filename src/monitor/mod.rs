@@ -416,6 +416,7 @@ fn job(evidence: &Evidence, ending: &Ending, policy: &Policy, beginning: Option<
         node_name: evidence.node_name.clone(),
         execution_id: evidence.execution_id.clone(),
         attempt: evidence.attempt,
+        attempt_key: evidence.attempt_key.clone(),
         of_job: evidence.subject.of_job().is_some(),
         in_full: indexes::keeps_output(evidence, policy),
         container: ending.container.clone(),

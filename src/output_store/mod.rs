@@ -17,11 +17,14 @@
 //! decided which is the attempt's. Those of the indexes of an Indexed Job stay there, and have a `stdout` whatever its size: their
 //! text is not in the event.
 //!
+//! Of what was put into a blob store the execution's directory has a list, `blobs`: it is what retention removes there.
+//!
 //! Files are written before the terminal event and named by nothing but execution and attempt: a crash before the event
 //! leaves files that nobody refers to, and the next collection of that attempt replaces them.
 //!
 //! [`Captured::whole`]: podherald_core::output::Captured::whole
 
+mod blobs;
 mod growing;
 mod reader;
 mod spool;
@@ -40,6 +43,7 @@ use std::{
 use podherald_core::event::EVENT_NAMESPACE;
 use uuid::Uuid;
 
+pub use blobs::Unremoved;
 pub use growing::{Growing, Piece};
 pub use reader::Reader;
 pub use writer::Writer;
@@ -149,6 +153,22 @@ impl OutputStore {
     ) -> Result<Option<Reader>> {
         let directory = self.pod(execution_id, attempt, pod);
         blocking(move || Reader::open_of(&directory, stream)).await
+    }
+
+    /// The files that there are of an attempt, or of one of its pods whose output is kept apart.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be opened.
+    pub async fn files(&self, execution_id: &str, attempt: u32, pod: Option<&str>) -> Result<Vec<(Stream, Reader)>> {
+        let directory = match pod {
+            Some(pod) => self.pod(execution_id, attempt, pod),
+            None => self.attempt(execution_id, attempt),
+        };
+        let open = move |stream: Stream| {
+            let reader = Reader::open(&directory.join(stream.as_str()));
+            reader.map(|reader| reader.map(|reader| (stream, reader))).transpose()
+        };
+        blocking(move || [Stream::Stdout, Stream::Stderr, Stream::Raw].into_iter().filter_map(open).collect()).await
     }
 
     /// Makes the output of one of an attempt's pods that of the attempt, leaves those of `kept` pods where they are, and removes

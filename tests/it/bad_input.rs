@@ -121,6 +121,17 @@ async fn a_start_that_cannot_be_says_why_and_the_next_one_succeeds() {
             1,
         ),
         (
+            vec![("PODHERALD_BLOB__URL", "gs://results")],
+            "blob.url is \"gs://results\" (PODHERALD_BLOB__URL), but must be `off`, or `file:///DIRECTORY` or `s3://"
+                .to_owned(),
+            2,
+        ),
+        (
+            vec![("PODHERALD_BLOB__URL", "s3://results"), ("PODHERALD_BLOB__CA_FILE", &*empty)],
+            format!("blob.ca_file {empty} cannot be read: it must be a PEM file with certificates"),
+            1,
+        ),
+        (
             vec![("PODHERALD_HTTP__LISTEN", &*address)],
             format!(
                 "http.listen = {address} cannot be listened on; choose a free address and port: Address already in use"

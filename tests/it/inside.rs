@@ -115,6 +115,16 @@ impl Inside {
         executions.map(|execution| list(&execution).count()).sum()
     }
 
+    /// The disk loses what programs printed, while podherald goes on.
+    pub(crate) fn lose_outputs(&self) {
+        let output = self.directory.path().join("output");
+        for entry in std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path()) {
+            let files = std::fs::read_dir(&entry).unwrap().map(|entry| entry.unwrap().path());
+            // The lists of blobs stay.
+            files.filter(|path| path.is_dir()).for_each(|path| std::fs::remove_dir_all(path).unwrap());
+        }
+    }
+
     /// All events so far, page by page.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let mut events = Vec::new();

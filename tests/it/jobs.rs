@@ -294,6 +294,34 @@ async fn each_index_of_a_job_is_served_by_its_uri_up_to_a_limit_that_is_told() {
     assert_eq!(world.output_directories(), 3, "those of the indexes: the attempt's own is in the event");
 }
 
+/// No event holds what an index printed, so each has its blobs, whatever their size.
+#[tokio::test(start_paused = true)]
+async fn each_index_of_a_job_has_its_blob() {
+    let shared = tempfile::TempDir::new().unwrap();
+    let url = format!("file://{}", shared.path().display());
+    let world = started(&[("blob.url", &url)]).await;
+    world.api.apply(job(json!([])));
+    for index in [0, 1] {
+        let name = format!("work-{index}-x");
+        world.api.set_logs(NAMESPACE, &name, "executor", log_text(&format!("printed by {index}\n")));
+        world.api.apply(of_index(index, ended(&name, 0)));
+        world.settle().await;
+    }
+    world.api.apply(complete());
+    let end = only_end(&world).await;
+    assert_eq!(end["output"].get("uri"), None, "the event holds that of the last");
+    for (index, output) in end["output"]["indexes"]["outputs"].as_array().unwrap().iter().enumerate() {
+        let uri = output["uri"].as_str().unwrap();
+        assert!(uri.starts_with(&url) && uri.contains(&format!("/index-{index}/stdout-")), "{uri}");
+        assert_eq!([&output["stdout"]["uri"], &output["raw_uri"]], [uri, uri]);
+        let text = std::fs::read_to_string(uri.strip_prefix("file://").unwrap()).unwrap();
+        assert_eq!(text, format!("printed by {index}\n"));
+    }
+    world.lose_outputs();
+    let (status, text) = world.text("/executions/e/output?index=1").await;
+    assert_eq!((status.as_u16(), &*text), (200, "printed by 1\n"));
+}
+
 /// T1, T57: nobody saw how it ended, and a GET confirms that it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_went_while_podherald_was_down_ends_once_with_what_its_pods_know() {

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod behaviours;
+mod blobs;
 mod cases;
 mod config;
 mod contract;
@@ -21,6 +22,8 @@ mod odd_server;
 mod pods;
 mod process;
 mod rules;
+#[path = "../../src/blob/s3_server.rs"]
+mod s3_server;
 mod scripted_api;
 mod shipped;
 mod size;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 28] = [
     "wording",
     "jitter",
     "crash",
@@ -21,6 +21,7 @@ const ORDER: [&str; 27] = [
     "open_files",
     "supervisor",
     "output_store",
+    "blob",
     "live_output",
     "journal",
     "retention",
@@ -38,7 +39,7 @@ const ORDER: [&str; 27] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 8] = [
+const APART: [(&str, &[&str]); 9] = [
     (
         "monitor",
         &[
@@ -62,7 +63,8 @@ const APART: [(&str, &[&str]); 8] = [
     ("sink", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
     ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("webhook", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi"]),
-    ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
+    ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite", "object_store"]),
+    ("blob", &["crate::journal", "kube", "k8s_openapi", "rusqlite"]),
     ("config", &["axum", "rusqlite", "tokio"]),
 ];
 

@@ -1,5 +1,5 @@
 //! kill -9 wherever it hurts, again and again, while pods come, end and go: nothing is lost, nothing is said twice, and a
-//! Redis and a Kafka have all of it.
+//! Redis and a Kafka have all of it; what events name as blobs is there.
 //!
 //! The binary has crash points (the cargo feature `crash-points`; `PODHERALD_CRASH_BINARY` names it). Points and pods are
 //! drawn from a seed, which is printed; `PODHERALD_CRASH_SEED` draws the same ones again and `PODHERALD_CRASH_POINTS`
@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -32,8 +32,11 @@ use crate::{
 };
 
 /// The points of `src/crash.rs`, and how often one is passed at most before it kills: each is reached within seconds.
-const KINDS: [(&str, u32); 6] =
-    [("evidence", 8), ("collect", 8), ("append", 20), ("commit", 20), ("serve", 40), ("relay", 20)];
+const KINDS: [(&str, u32); 7] =
+    [("evidence", 8), ("collect", 8), ("blob", 4), ("append", 20), ("commit", 20), ("serve", 40), ("relay", 20)];
+
+/// More than an event holds.
+static LONG: LazyLock<String> = LazyLock::new(|| "a line of a long output\n".repeat(10_000));
 
 /// Between two new pods.
 const PACE: Duration = Duration::from_millis(50);
@@ -54,6 +57,8 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let redis = Server::start("");
     let url = redis.url();
     let (kafka, prefix) = (Broker::shared().await, kafka::prefix());
+    let blobs = tempdir().unwrap();
+    let blob_url = format!("file://{}", blobs.path().display());
     let launch = |point: Option<&str>| {
         let point = point.map(|point| ("PODHERALD_CRASH_AT", point));
         let settings = [
@@ -61,6 +66,7 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
             ("PODHERALD_REDIS__URL", &*url),
             ("PODHERALD_KAFKA__BROKERS", kafka.address()),
             ("PODHERALD_KAFKA__TOPIC_PREFIX", &*prefix),
+            ("PODHERALD_BLOB__URL", &*blob_url),
         ];
         let settings: Vec<_> = settings.into_iter().chain(point).collect();
         Herald::launch(&binary, &cluster.kubeconfig(), &data, &settings)
@@ -97,9 +103,20 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let events = readers.until_they_have_all(&herald).await;
     assert_in_order(&events, &pods.all.keys().cloned().collect::<Vec<_>>());
     pods.assert_known(&events).await;
+    assert_blobs_are_there(&events);
     redis.assert_has(&herald, pods.all.keys()).await;
     assert_complete(&herald, kafka, &prefix).await;
     readers.assert_agree(&events).await;
+}
+
+/// What an event names as a blob is all of the output.
+fn assert_blobs_are_there(events: &[Value]) {
+    let named = events.iter().filter_map(|event| event["output"]["stdout"]["uri"].as_str()?.strip_prefix("file://"));
+    let named: BTreeSet<&str> = named.collect();
+    assert!(!named.is_empty(), "no event names a blob");
+    for path in named {
+        assert!(std::fs::read_to_string(path).unwrap() == *LONG, "{path}");
+    }
 }
 
 /// Every kind of point as often as every other, in any order.
@@ -158,6 +175,7 @@ impl<'a> Pods<'a> {
         let (play, fate) = match self.rng.random_range(0..5) {
             0 => (Play::runs(), Fate::Runs),
             1 => (Play { run_for: "1s", ..Play::exits(code) }, Fate::Exits(code)),
+            2 => (Play { log: Some(&LONG), ..Play::exits(code) }, Fate::Exits(code)),
             _ => (Play::exits(code), Fate::Exits(code)),
         };
         self.namespace.create(&id, &play).await;

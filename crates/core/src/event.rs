@@ -496,9 +496,13 @@ pub struct Output {
     pub stdout: StreamSummary,
     /// Standard error.
     pub stderr: StreamSummary,
-    /// Where the whole is, when the inline text is not the whole.
+    /// Where the whole is, when the inline text is not the whole: the blob of standard output, or else of standard error, where
+    /// there is one (`file://` or `s3://`); otherwise the path at which podherald serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
+    /// The blob that holds the log as it came, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_uri: Option<String>,
     /// What each index of an Indexed Job printed; absent for anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexes: Option<Indexes>,
@@ -522,6 +526,9 @@ pub struct StreamSummary {
     /// `message` when the text is the termination or waiting message instead of a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The blob that holds the kept bytes, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
 impl StreamSummary {

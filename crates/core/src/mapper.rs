@@ -369,7 +369,7 @@ pub(crate) fn draft(
 
 /// The terminal event: the decision, improved by what the program reported, with its output.
 pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Timestamp, Payload) {
-    let Collected { stdout, stderr, exit_code: reported, resource_usage, mut notes, indexes } = output;
+    let Collected { stdout, stderr, exit_code: reported, resource_usage, raw_uri, mut notes, indexes } = output;
     match (reported, ending.exit.code) {
         (Some(code), Some(0)) if code != 0 && ending.outcome == Outcome::Completed => {
             cause::by_report(&mut ending, code);
@@ -383,7 +383,9 @@ pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collecte
     }
     add_notes(&mut ending, notes);
     let stderr = stderr.unwrap_or_else(|| in_place_of_stderr(&ending, &stdout));
-    let uri = [&stdout, &stderr].iter().any(|s| !s.whole).then(|| output_uri(&evidence.execution_id));
+    let blob = stdout.summary.uri.as_ref().or(stderr.summary.uri.as_ref()).cloned();
+    let is_elsewhere = [&stdout, &stderr].iter().any(|s| !s.whole);
+    let uri = blob.or_else(|| is_elsewhere.then(|| output_uri(&evidence.execution_id)));
     let outcome = ending.outcome;
     let failed = outcome == Outcome::Failed;
     let has_error_type = failed || outcome == Outcome::Timeout;
@@ -406,7 +408,7 @@ pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collecte
         resource_usage,
         stdout: stdout.text,
         stderr: stderr.text,
-        output: crate::event::Output { stdout: stdout.summary, stderr: stderr.summary, uri, indexes },
+        output: crate::event::Output { stdout: stdout.summary, stderr: stderr.summary, uri, raw_uri, indexes },
     };
     let payload = match outcome {
         Outcome::Completed => Payload::ExecutionCompleted(terminal),
@@ -440,6 +442,7 @@ fn in_place_of_stderr(ending: &Ending, stdout: &Captured) -> Captured {
         sha256: None,
         verdict: stdout.summary.verdict,
         source: message.is_some().then(|| "message".to_owned()),
+        uri: None,
     };
     Captured { text, whole: true, summary }
 }

@@ -78,6 +78,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         live: LiveOutputs::new(live_output::Options::default(), outputs.clone(), live_output::Metrics::default()),
         outputs,
         webhooks: Vec::new(),
+        blobs: None,
         readiness: Arc::new(Readiness::default()),
         registry,
         seats: Seats::new(options.max_streams, metrics.clone()),

@@ -229,6 +229,32 @@ async fn stored_output_is_read_by_offset_and_cannot_run_in_a_browser() {
     assert_eq!(part.header("podherald-kept-bytes"), log.len().to_string());
     assert_eq!(part.header("content-type"), "application/octet-stream");
     assert_eq!(part.header("content-disposition"), "attachment; filename=\"raw.txt\"");
+
+    let ask = async |path: &str, headers: &[(&str, &str)]| {
+        let request = headers.iter().fold(request(path), |request, (name, value)| request.header(*name, *value));
+        api.send(request.body(Body::empty()).unwrap()).await
+    };
+    let path = "/executions/e1/output";
+    let tag = whole.header("etag");
+    assert_eq!((whole.header("accept-ranges"), tag), ("bytes", "\"1-stdout-800000\""));
+    for (range, bytes, content_range) in [
+        ("bytes=100-199", 100..200, "bytes 100-199/800000"),
+        ("bytes=799990-", 799_990..800_000, "bytes 799990-799999/800000"),
+        ("bytes=-1", 799_999..800_000, "bytes 799999-799999/800000"),
+    ] {
+        let answer = ask(path, &[("range", range), ("if-range", tag)]).await;
+        assert_eq!((answer.status, answer.header("content-range")), (StatusCode::PARTIAL_CONTENT, content_range));
+        assert_eq!(answer.header("content-length"), bytes.len().to_string());
+        assert!(answer.body == log[bytes], "{range}");
+    }
+    let beyond = ask(path, &[("range", "bytes=800000-")]).await;
+    assert_eq!((beyond.status, beyond.header("content-range")), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */800000"));
+    assert_eq!(beyond.json()["type"], "urn:podherald:problem:range-not-satisfiable");
+    for (path, if_range) in [("/executions/e1/output", "\"2-stdout-800000\""), ("/executions/e1/output?offset=0", tag)]
+    {
+        let answer = ask(path, &[("range", "bytes=1-2"), ("if-range", if_range)]).await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, log.len()), "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

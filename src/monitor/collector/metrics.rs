@@ -22,6 +22,7 @@ pub struct Metrics {
     pub(super) truncated: Counter,
     pub(super) not_stored: Counter,
     pub(super) not_discarded: Counter,
+    pub(super) no_blob: Counter,
     pub(super) indexes_left_out: Counter,
     pub(super) seconds: Histogram,
 }
@@ -35,6 +36,7 @@ impl Default for Metrics {
             truncated: Counter::default(),
             not_stored: Counter::default(),
             not_discarded: Counter::default(),
+            no_blob: Counter::default(),
             indexes_left_out: Counter::default(),
             // 0.5 ms to 33 s: from a small log at hand to one that never came.
             seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 17)),
@@ -51,6 +53,7 @@ impl Metrics {
         logs.register("partial", "Logs of which a part could not be read", self.partial.clone());
         logs.register("truncated", "Outputs larger than logs.max_bytes", self.truncated.clone());
         logs.register("not_stored", "Outputs that could not be written to the disk", self.not_stored.clone());
+        logs.register("no_blob", "Outputs that no blob was made of, for the disk has failed", self.no_blob.clone());
         logs.register("not_discarded", "Outputs that do not matter any more and stay", self.not_discarded.clone());
         logs.register(
             "indexes_left_out",

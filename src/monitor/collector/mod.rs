@@ -5,6 +5,7 @@
 //! with, a busy or unreachable server, a stream that breaks off); what will not pass ends it at once.
 
 mod backoff;
+mod blobs;
 mod metrics;
 mod reading;
 mod slots;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::beginning::Beginning;
 use crate::{
+    blob::Blobs,
     crash,
     output_store::{OfPod, OutputStore, Writer},
 };
@@ -57,6 +59,8 @@ pub struct Job {
     pub execution_id: String,
     /// Which attempt of it.
     pub attempt: u32,
+    /// The key of the attempt ([`identity::attempt_key`](podherald_core::identity::attempt_key)).
+    pub attempt_key: String,
     /// The pod is one of a Job's, whose end will tell whether its output is the attempt's.
     pub of_job: bool,
     /// No event will hold its text ([`job::indexes`](podherald_core::job::indexes)).
@@ -80,6 +84,8 @@ pub struct Adoption {
     pub execution_id: String,
     /// Which attempt of it.
     pub attempt: u32,
+    /// The key of the attempt.
+    pub attempt_key: String,
     /// `uid` of the pod whose output it is, and that.
     pub pod: Option<(String, Collected)>,
     /// What its indexes printed, if it has any.
@@ -94,6 +100,7 @@ pub struct Adoption {
 pub struct Collector {
     client: kube::Client,
     store: OutputStore,
+    blobs: Option<Blobs>,
     limits: Limits,
     slots: Slots,
     metrics: Metrics,
@@ -105,10 +112,17 @@ impl Collector {
         Self {
             client,
             store,
+            blobs: None,
             limits: options.limits,
             slots: Slots::new(options.concurrency, options.per_node),
             metrics,
         }
+    }
+
+    /// The same, that makes blobs of what events will not hold.
+    #[must_use]
+    pub fn with_blobs(self, blobs: Option<Blobs>) -> Self {
+        Self { blobs, ..self }
     }
 
     /// Reads the log and stores what the event will not hold; never fails, and ends soon after the deadline at the latest.
@@ -145,6 +159,9 @@ impl Collector {
                 "output not stored; the event holds its head and tail"
             );
             collected.note_not_stored();
+        } else if !job.of_job {
+            // What a Job's pods printed may not be the Job's.
+            self.make_blobs(&job.execution_id, job.attempt, &job.attempt_key, &mut collected).await;
         }
         collected
     }
@@ -213,7 +230,7 @@ impl Collector {
 
     /// The output of a Job: that of one of its pods, collected when it ended, or the reason why there is none.
     pub async fn adopt(&self, attempt: Adoption) -> Collected {
-        let Adoption { execution_id, attempt, pod, mut indexes, otherwise, message } = attempt;
+        let Adoption { execution_id, attempt, attempt_key, pod, mut indexes, otherwise, message } = attempt;
         let (uid, collected) = match pod {
             Some((uid, collected)) => (Some(uid), Some(collected)),
             None => (None, None),
@@ -224,6 +241,7 @@ impl Collector {
         crash::at(crash::Point::Adopt);
         let mut collected = collected
             .unwrap_or_else(|| Scanner::new(self.limits).finish(otherwise, message.as_deref()).into_inline_only());
+        let is_adopted = adopted.is_ok();
         match adopted {
             Ok(missing) => indexes.iter_mut().for_each(|indexes| lose(indexes, &missing)),
             Err(error) => {
@@ -236,7 +254,11 @@ impl Collector {
             self.metrics.indexes_left_out.inc_by(u64::from(*left_out));
             tracing::warn!(execution_id, attempt, left_out, "outputs of indexes beyond logs.max_indexes are not kept");
         }
-        Collected { indexes, ..collected }
+        let mut collected = Collected { indexes, ..collected };
+        if is_adopted {
+            self.make_blobs(&execution_id, attempt, &attempt_key, &mut collected).await;
+        }
+        collected
     }
 
     /// Lets go of what these pods printed: others' outputs matter more.

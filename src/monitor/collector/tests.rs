@@ -126,6 +126,7 @@ fn job() -> Job {
         node_name: Some("n1".to_owned()),
         execution_id: "e1".to_owned(),
         attempt: 1,
+        attempt_key: "u1".to_owned(),
         of_job: false,
         in_full: false,
         container: Some("executor".to_owned()),

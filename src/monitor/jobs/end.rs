@@ -118,6 +118,7 @@ impl Monitor {
         let adoption = Adoption {
             execution_id: job.execution_id.clone(),
             attempt: job.attempt,
+            attempt_key: job.attempt_key.clone(),
             pod,
             indexes: job::indexes::outputs(&pods, &self.options.policy),
             otherwise: job::without_output(job),

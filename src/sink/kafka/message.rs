@@ -10,7 +10,7 @@ use podherald_core::{
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::NAME;
-use crate::journal::Record;
+use crate::{contract::DEAD_LETTER_HEADERS, journal::Record};
 
 /// Of a record's numbers and lengths in Kafka's format at most, ...
 const RECORD_OVERHEAD: usize = 36;
@@ -61,12 +61,8 @@ impl Message {
     /// The same for the dead letter queue: bytes, key and headers as they were, and what became of it.
     pub(super) fn dead(&self, reason: &str, topics: &Names) -> Self {
         let mut dead = Self { topic: topics.of(Topic::DeadLetterQueue), ..self.clone() };
-        for (name, value) in [
-            ("dlq-reason", reason),
-            ("dlq-sink", NAME),
-            ("dlq-original-topic", &self.topic),
-            ("dlq-position", &self.position.to_string()),
-        ] {
+        let values = [reason, NAME, &self.topic, &self.position.to_string()];
+        for ((name, _), value) in DEAD_LETTER_HEADERS.into_iter().zip(values) {
             dead.headers.push((name.to_owned(), value.as_bytes().to_vec()));
         }
         dead

@@ -34,8 +34,11 @@ pub struct IndexOutput {
     /// Standard error, where the log told it apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<StreamSummary>,
-    /// Where it is.
+    /// Where it is: the blob of standard output where there is one, otherwise the path at which podherald serves it.
     pub uri: String,
+    /// The blob that holds the log as it came, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_uri: Option<String>,
 }
 
 impl IndexOutput {

@@ -65,6 +65,7 @@ fn output(pod: &Evidence, index: u32) -> Option<IndexOutput> {
         stdout: collected.stdout.summary.clone(),
         stderr: collected.stderr.as_ref().map(|stderr| stderr.summary.clone()),
         uri: format!("{}?index={index}", mapper::output_uri(&pod.execution_id)),
+        raw_uri: None,
     };
     if part.output.is_none() || !collected.is_stored() {
         output.lose();

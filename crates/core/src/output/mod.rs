@@ -36,6 +36,9 @@ pub struct Collected {
     pub exit_code: Option<i32>,
     /// Usage by the same.
     pub resource_usage: Option<ResourceUsage>,
+    /// The blob that holds the log as it came, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_uri: Option<String>,
     /// Facts worth keeping as evidence: `report_unread`, `report_too_large`, `log_lost: <why>`, ...
     pub notes: Vec<String>,
     /// For an Indexed Job: what its indexes printed.

@@ -283,6 +283,7 @@ fn read_parts(
         sha256: is_read.then(|| capture.sha256()),
         verdict: if is_read && bytes_kept < capture.total() { Verdict::Truncated } else { verdict },
         source: None,
+        uri: None,
     };
     let Inline { text, bytes, whole } = capture.inline();
     (Captured { text, whole, summary }, bytes, source)
