@@ -308,7 +308,7 @@ pub trait Journal: Send + Sync + 'static {
     fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<()>>;
 
     /// Makes these events of other roles than the monitor durable in one transaction, in order, or none of them. Those that are
-    /// known already are skipped. Each is shown with the latest pod of its attempt, if there is one yet.
+    /// known already are skipped, and those of an attempt that retention took. Each is shown with the latest pod of its attempt, if there is one yet.
     ///
     /// # Errors
     /// As [`Journal::append`].
