@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use podherald_core::execution::{Execution, Status};
+use podherald_core::{
+    event::Slot,
+    execution::{Execution, Status},
+};
 
 use super::{
     Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record,
@@ -48,6 +51,7 @@ macro_rules! suite {
             dead_letters_are_kept_with_the_move_that_passes_them_until_they_are_old,
             a_batch_is_bounded_in_records_and_in_bytes,
             retention_waits_for_required_sinks_and_for_no_other,
+            what_other_roles_tell_is_numbered_kept_and_shown_before_and_after_there_is_a_pod,
             a_closed_journal_says_so,
         );
     };
@@ -406,6 +410,37 @@ pub(crate) async fn retention_waits_for_required_sinks_and_for_no_other(journal:
     assert_eq!(journal.prune(retention).await.unwrap().executions, ["a"]);
     journal.subscribe(vec![OPTIONAL]).await.unwrap();
     assert_eq!(journal.prune(retention).await.unwrap().executions, ["b"], "who is gone holds nothing");
+}
+
+pub(crate) async fn what_other_roles_tell_is_numbered_kept_and_shown_before_and_after_there_is_a_pod(
+    journal: &dyn Journal,
+) {
+    let mut follower = journal.follow("e");
+    let of_role = |run| {
+        let mut draft = Pod::new("e", "u", 1).schedule(at(0)).events[0].clone();
+        draft.event_id = podherald_core::event::event_id("e", "key-u", Slot::Progress { run, offset: 0 });
+        draft.metadata.service_name = "role".to_owned();
+        draft
+    };
+    journal.tell(vec![of_role(1), of_role(2)]).await.unwrap();
+    let execution = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!((execution.status, execution.attempts, execution.pods.len()), (Status::Scheduled, 1, 0));
+    append(journal, vec![Pod::new("e", "u", 1).start(at(1))]).await;
+    journal.tell(vec![of_role(2), of_role(3)]).await.unwrap();
+    journal.tell(vec![]).await.unwrap();
+    let records = journal.execution_events("e".into(), 0, 9).await.unwrap();
+    let told = |record: &Arc<Record>| (record.source.starts_with("role:"), record.seq, record.namespace.to_string());
+    let told: Vec<_> = records.iter().map(told).collect();
+    let (role, monitor) = (true, false);
+    let expected = [(role, 1, ""), (role, 2, ""), (monitor, 1, "lab"), (monitor, 2, "lab"), (role, 3, "lab")];
+    assert_eq!(told, expected.map(|(who, seq, namespace)| (who, seq, namespace.to_owned())));
+    for record in &records {
+        assert!(matches!(follower.try_next(), Some(Next::Record(heard)) if heard == *record));
+    }
+    assert_eq!(journal.events(EVERYTHING).await.unwrap(), records);
+    assert_eq!(ids(journal, ExecutionQuery { namespace: Some("lab".into()), ..all() }).await, ["e"]);
+    let known = journal.known(vec![("u".to_owned(), "e".to_owned())]).await.unwrap();
+    assert_eq!(known[0].claim.as_ref().unwrap().namespace, "lab", "the first pod owns it, not who spoke first");
 }
 
 pub(crate) async fn a_closed_journal_says_so(journal: &dyn Journal) {

@@ -307,6 +307,13 @@ pub trait Journal: Send + Sync + 'static {
     /// [`Error::Full`] and [`Error::Io`] leave the journal as it was: the same append may be tried again.
     fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<()>>;
 
+    /// Makes these events of other roles than the monitor durable in one transaction, in order, or none of them. Those that are
+    /// known already are skipped, and those of an attempt that retention took. Each is shown with the latest pod of its attempt, if there is one yet.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>>;
+
     /// What is known of these pods, by (uid, execution id), in the order asked.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use podherald::journal::{
     Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health, Journal,
     Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription,
 };
-use podherald_core::{evidence::Evidence, execution::Execution};
+use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
 
 /// Which appends fail. Shared by all that hold a clone, over restarts too.
@@ -54,6 +54,9 @@ impl Journal for FaultyJournal {
             return Box::pin(async { Err(error) });
         }
         self.inner.append(changes)
+    }
+    fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
+        self.inner.tell(events)
     }
     fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>> {
         self.inner.known(pods)

@@ -16,6 +16,7 @@ use podherald_core::{
     event::Draft,
     evidence::Evidence,
     execution::{Execution, Status},
+    pod::Labels,
 };
 use rusqlite::{
     Connection, OptionalExtension, ToSql, params,
@@ -23,7 +24,7 @@ use rusqlite::{
 };
 use serde::Serialize;
 
-use super::fault::Fault;
+use super::{fault::Fault, schema};
 use crate::journal::{Change, Frames, Record};
 
 /// Executions kept at hand, at least; at most twice as many.
@@ -57,6 +58,16 @@ struct Projection {
     /// Without its output.
     execution: Execution,
     output: Output,
+    /// Not before it has a pod.
+    has_namespace: bool,
+}
+
+/// The pod that an event is shown with.
+struct Whose {
+    /// [`schema::NO_POD`] before there is one.
+    pod: i64,
+    namespace: Arc<str>,
+    labels: Arc<Labels>,
 }
 
 /// The columns beside the projection's body.
@@ -99,54 +110,47 @@ impl Ledger {
         if evidence.conflict || (!is_changed && change.events.is_empty()) {
             return Ok(());
         }
-        let id = self.open(db, turn, evidence)?;
+        let id = self.open(db, turn, &evidence.execution_id, &evidence.namespace)?;
         let projection = turn.open.get_mut(&id).expect("the line before opened it");
-        if projection.now.forgotten {
-            if evidence.attempt <= projection.execution.attempt {
-                return Ok(());
-            }
-            // Not the attempt that retention took, but a new one.
-            projection.now.forgotten = false;
+        if !projection.takes(evidence.attempt) {
+            return Ok(());
         }
+        projection.settle_in(db, &evidence.namespace)?;
         let attempt = projection.execution.attempt;
         projection.execution.witness(evidence);
         let before = turn.records.len();
-        let mut shared = None;
+        let mut whose = None;
         for draft in &*change.events {
             if is_known(db, projection.key, draft)? {
                 continue;
             }
-            let (namespace, labels) =
-                shared.get_or_insert_with(|| (evidence.namespace.as_str().into(), Arc::new(evidence.labels.clone())));
+            let whose = whose.get_or_insert_with(|| Whose {
+                pod,
+                namespace: evidence.namespace.as_str().into(),
+                labels: Arc::new(evidence.labels.clone()),
+            });
             let source = source(&mut self.sources, &self.epoch, &draft.metadata.service_name);
-            let seq = projection.execution.as_of.0.get(&*source).copied().unwrap_or(0) + 1;
-            let event = draft.clone().number(&source, seq);
-            projection.execution.apply(&event);
-            let status = Status::after(&event.payload);
-            if status.is_some_and(Status::is_terminal) {
-                projection.now.last_end = projection.now.last_end.max(Some(event.timestamp.as_microsecond()));
-            }
-            let mut record = Record {
-                position: 0,
-                execution_id: id.clone(),
-                namespace: Arc::clone(namespace),
-                labels: Arc::clone(labels),
-                event_type: event.payload.event_type(),
-                attempt: event.attempt,
-                source,
-                seq,
-                status,
-                version: Arc::new(projection.execution.as_of.clone()),
-                bytes: Bytes::from(event.to_bytes()),
-                frames: Frames::default(),
-            };
-            record.position = insert_event(db, draft, (projection.key, pod), &record)?;
-            turn.records.push(Arc::new(record));
+            turn.records.push(projection.add(db, draft, source, &id, whose)?);
         }
         projection.take_output(attempt);
         if is_changed && turn.records.len() == before {
             turn.changed.insert(id);
         }
+        Ok(())
+    }
+
+    /// Adds an event of a role that watches no pods. After an error the transaction must not be committed.
+    pub(super) fn tell(&mut self, db: &Connection, turn: &mut Turn, draft: &Draft) -> Result<(), Fault> {
+        let id = self.open(db, turn, &draft.execution_id, "")?;
+        let projection = turn.open.get_mut(&id).expect("the line before opened it");
+        if !projection.takes(draft.attempt) || is_known(db, projection.key, draft)? {
+            return Ok(());
+        }
+        let whose = whose(db, draft)?;
+        let attempt = projection.execution.attempt;
+        let source = source(&mut self.sources, &self.epoch, &draft.metadata.service_name);
+        turn.records.push(projection.add(db, draft, source, &id, &whose)?);
+        projection.take_output(attempt);
         Ok(())
     }
 
@@ -173,14 +177,19 @@ impl Ledger {
         self.recent = Recent::new(RECENT);
     }
 
-    fn open(&mut self, db: &Connection, turn: &mut Turn, evidence: &Evidence) -> Result<Arc<str>, Fault> {
-        let execution_id = evidence.execution_id.as_str();
+    fn open(
+        &mut self,
+        db: &Connection,
+        turn: &mut Turn,
+        execution_id: &str,
+        namespace: &str,
+    ) -> Result<Arc<str>, Fault> {
         if let Some((id, _)) = turn.open.get_key_value(execution_id) {
             return Ok(id.clone());
         }
         let (id, projection) = match self.recent.remove(execution_id) {
             Some(found) => found,
-            None => (execution_id.into(), Box::new(Projection::load(db, evidence)?)),
+            None => (execution_id.into(), Box::new(Projection::load(db, execution_id, namespace)?)),
         };
         turn.order.push(id.clone());
         turn.open.insert(id.clone(), projection);
@@ -190,10 +199,10 @@ impl Ledger {
 
 impl Projection {
     /// As the file has it; where it has none, its row is made, for events need its key.
-    fn load(db: &Connection, evidence: &Evidence) -> Result<Self, Fault> {
-        let id = &evidence.execution_id;
-        let mut select = db
-            .prepare_cached("SELECT key, user_id, last_end, forgotten, body FROM executions WHERE execution_id = ?1")?;
+    fn load(db: &Connection, id: &str, namespace: &str) -> Result<Self, Fault> {
+        let mut select = db.prepare_cached(
+            "SELECT key, user_id, last_end, forgotten, body, namespace <> '' FROM executions WHERE execution_id = ?1",
+        )?;
         let mut rows = select.query([id])?;
         let Some(row) = rows.next()? else {
             let columns = Columns::default();
@@ -201,19 +210,74 @@ impl Projection {
                 "INSERT INTO executions (execution_id, namespace, status, ended, forgotten, body)
                  VALUES (?1, ?2, ?3, 0, 0, '{}')",
             )?
-            .execute(params![id, evidence.namespace, columns.status.as_str()])?;
+            .execute(params![id, namespace, columns.status.as_str()])?;
             return Ok(Self {
                 key: db.last_insert_rowid(),
                 written: columns.clone(),
                 now: columns,
                 execution: Execution::new(id),
                 output: Output::Kept,
+                has_namespace: !namespace.is_empty(),
             });
         };
         let execution: Execution = serde_json::from_slice(row.get_ref(4)?.as_bytes().map_err(rusqlite::Error::from)?)?;
         let written =
             Columns { status: execution.status, user_id: row.get(1)?, last_end: row.get(2)?, forgotten: row.get(3)? };
-        Ok(Self { key: row.get(0)?, now: written.clone(), written, execution, output: Output::Kept })
+        let (key, has_namespace) = (row.get(0)?, row.get(5)?);
+        Ok(Self { key, now: written.clone(), written, execution, output: Output::Kept, has_namespace })
+    }
+
+    /// False for what retention took: only a new attempt takes that up again.
+    fn takes(&mut self, attempt: u32) -> bool {
+        if self.now.forgotten && attempt <= self.execution.attempt {
+            return false;
+        }
+        self.now.forgotten = false;
+        true
+    }
+
+    /// An execution that a role told of before it had a pod gets its namespace from the first.
+    fn settle_in(&mut self, db: &Connection, namespace: &str) -> Result<(), Fault> {
+        if !self.has_namespace {
+            db.prepare_cached("UPDATE executions SET namespace = ?2 WHERE key = ?1")?
+                .execute(params![self.key, namespace])?;
+            self.has_namespace = true;
+        }
+        Ok(())
+    }
+
+    /// Numbers an event that is not known yet, and writes it.
+    fn add(
+        &mut self,
+        db: &Connection,
+        draft: &Draft,
+        source: Arc<str>,
+        id: &Arc<str>,
+        whose: &Whose,
+    ) -> Result<Arc<Record>, Fault> {
+        let seq = self.execution.as_of.0.get(&*source).copied().unwrap_or(0) + 1;
+        let event = draft.clone().number(&source, seq);
+        self.execution.apply(&event);
+        let status = Status::after(&event.payload);
+        if status.is_some_and(Status::is_terminal) {
+            self.now.last_end = self.now.last_end.max(Some(event.timestamp.as_microsecond()));
+        }
+        let mut record = Record {
+            position: 0,
+            execution_id: id.clone(),
+            namespace: whose.namespace.clone(),
+            labels: whose.labels.clone(),
+            event_type: event.payload.event_type(),
+            attempt: event.attempt,
+            source,
+            seq,
+            status,
+            version: Arc::new(self.execution.as_of.clone()),
+            bytes: Bytes::from(event.to_bytes()),
+            frames: Frames::default(),
+        };
+        record.position = insert_event(db, draft, (self.key, whose.pod), &record)?;
+        Ok(Arc::new(record))
     }
 
     /// The output goes to its own table, and the memory is not filled with it.
@@ -342,6 +406,22 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
             Ok((db.last_insert_rowid(), true))
         }
     }
+}
+
+/// The latest pod of the event's attempt, or of the execution.
+fn whose(db: &Connection, draft: &Draft) -> Result<Whose, Fault> {
+    let latest = "SELECT id, namespace, labels FROM evidence WHERE execution_id = ?1 AND conflict = 0
+        ORDER BY attempt = ?2 DESC, id DESC LIMIT 1";
+    let found = db
+        .prepare_cached(latest)?
+        .query_row(params![draft.execution_id, draft.attempt], |row| {
+            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })
+        .optional()?;
+    let Some((pod, namespace, labels)) = found else {
+        return Ok(Whose { pod: schema::NO_POD, namespace: "".into(), labels: Arc::default() });
+    };
+    Ok(Whose { pod, namespace: namespace.into(), labels: Arc::new(serde_json::from_str(&labels)?) })
 }
 
 /// Asked before, since an insert that is ignored would still use up a position.

@@ -29,7 +29,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use podherald_core::{evidence::Evidence, execution::Execution};
+use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinSet, spawn_blocking},
@@ -41,7 +41,7 @@ use super::{
     Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription, live::Live,
 };
 use reader::Readers;
-use writer::{Request, Writer};
+use writer::{Append, Request, Writer};
 
 pub use metrics::Metrics;
 
@@ -200,7 +200,14 @@ impl Journal for Sqlite {
         if changes.is_empty() {
             return futures::future::ok(()).boxed();
         }
-        self.ask(|done| Request::Append { changes, done }).boxed()
+        self.ask(|done| Request::Append(Append { changes, told: Vec::new(), done })).boxed()
+    }
+
+    fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
+        if events.is_empty() {
+            return futures::future::ok(()).boxed();
+        }
+        self.ask(|done| Request::Append(Append { changes: Vec::new(), told: events, done })).boxed()
     }
 
     fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>> {

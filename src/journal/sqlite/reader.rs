@@ -171,7 +171,8 @@ fn executions_of(db: &Connection, query: &ExecutionQuery, status: Option<Status>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-const RECORD: &str = "SELECT position, evidence.execution_id, event_type, events.attempt, source, seq, status, version,
+const RECORD: &str = "SELECT position,
+        coalesce(evidence.execution_id, (SELECT execution_id FROM executions WHERE key = execution)), event_type, events.attempt, source, seq, status, version,
         events.body, pod, namespace, labels
     FROM events LEFT JOIN evidence ON evidence.id = events.pod";
 
@@ -212,6 +213,7 @@ fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: us
         let pod: i64 = row.get(9)?;
         let (namespace, labels) = match pods.get(&pod) {
             Some(known) => known,
+            None if pod == schema::NO_POD => pods.entry(pod).or_insert((shared(String::new()), Arc::default())),
             None => {
                 let namespace: Option<String> = row.get(10)?;
                 let namespace =

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `meta` | a fact of the journal | `format`, `epoch`, `floor` |
 //! | `evidence` | a pod, or a Job | `id` in the order of first sight; `body` is the record |
-//! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` and its `execution` |
+//! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` (0: none yet) and its `execution` |
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
 //! | `cursors` | how far a sink has come | those that are no longer configured stay, not `required` |
@@ -26,6 +26,8 @@ const FORMAT: i64 = 4;
 /// Formats that are brought up to date when they are opened, each by what leads to the next.
 const MIGRATIONS: [(i64, &str); 3] =
     [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"), (2, CURSORS), (3, DEAD_LETTERS)];
+/// `pod` of an event that was told before its execution had a pod.
+pub(super) const NO_POD: i64 = 0;
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// A passive checkpoint holds a lock for moments only; nobody else writes.

@@ -6,6 +6,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use jiff::Timestamp;
+use podherald_core::event::Draft;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -38,7 +39,7 @@ const MAX_LOG_PAGES: u64 = 16_384;
 /// Something for the writer to do.
 pub(super) enum Request {
     /// See [`crate::journal::Journal::append`].
-    Append { changes: Vec<Change>, done: oneshot::Sender<Result<()>> },
+    Append(Append),
     /// See [`crate::journal::Journal::prune`].
     Prune { retention: Retention, done: oneshot::Sender<Result<Pruned>> },
     /// See [`crate::journal::Journal::subscribe`].
@@ -47,9 +48,12 @@ pub(super) enum Request {
     Advance { sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>, done: oneshot::Sender<Result<()>> },
 }
 
-struct Append {
-    changes: Vec<Change>,
-    done: oneshot::Sender<Result<()>>,
+/// What becomes durable together.
+pub(super) struct Append {
+    pub(super) changes: Vec<Change>,
+    /// See [`crate::journal::Journal::tell`].
+    pub(super) told: Vec<Draft>,
+    pub(super) done: oneshot::Sender<Result<()>>,
 }
 
 /// The only one who changes the file.
@@ -144,7 +148,7 @@ impl Writer {
         let mut group = Vec::with_capacity(batch.len());
         for request in batch.drain(..) {
             match request {
-                Request::Append { changes, done } => group.push(Append { changes, done }),
+                Request::Append(append) => group.push(append),
                 Request::Prune { retention, done } => {
                     self.append(std::mem::take(&mut group));
                     // The caller may have gone; then nobody wants to know.
@@ -193,8 +197,13 @@ impl Writer {
         let started = Instant::now();
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut turn = Turn::default();
-        for change in group.iter().flat_map(|append| &append.changes) {
-            self.ledger.apply(&tx, &mut turn, change)?;
+        for append in group {
+            for change in &append.changes {
+                self.ledger.apply(&tx, &mut turn, change)?;
+            }
+            for draft in &append.told {
+                self.ledger.tell(&tx, &mut turn, draft)?;
+            }
         }
         self.ledger.finish(&tx, &mut turn)?;
         let used_bytes = schema::used_bytes(&tx)?;

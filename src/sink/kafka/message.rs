@@ -85,14 +85,14 @@ impl Message {
 
 /// The names of all topics, each with the prefix.
 #[derive(Debug, Clone)]
-pub(super) struct Names([Arc<str>; Topic::ALL.len()]);
+pub(crate) struct Names([Arc<str>; Topic::ALL.len()]);
 
 impl Names {
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         Self(Topic::ALL.map(|topic| format!("{prefix}{}", topic.name()).into()))
     }
 
-    pub(super) fn of(&self, topic: Topic) -> Arc<str> {
+    pub(crate) fn of(&self, topic: Topic) -> Arc<str> {
         let index = Topic::ALL.iter().position(|other| *other == topic);
         self.0[index.expect("`Topic::ALL` has all topics")].clone()
     }

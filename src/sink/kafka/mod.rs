@@ -21,13 +21,14 @@ use rdkafka::{ClientConfig, error::KafkaError};
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use self::{
-    message::{Message, Names},
+    message::Message,
     producer::Producer,
-    wording::{Blame, Way, blame},
+    wording::{Blame, blame},
 };
 use super::{Fault, Rejection, Sink};
 use crate::journal::Record;
 
+pub(crate) use self::{message::Names, producer::Trouble, wording::Way};
 pub use options::{Error, Options, Password, Sasl};
 
 /// The name of this sink's cursor, and in metrics.

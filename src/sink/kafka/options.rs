@@ -101,7 +101,7 @@ impl Options {
     }
 
     /// The client's properties, with what is in files now, and the password among them.
-    pub(super) async fn client(&self) -> Result<(ClientConfig, Option<String>), Error> {
+    pub(crate) async fn client(&self) -> Result<(ClientConfig, Option<String>), Error> {
         let mut config = ClientConfig::new();
         for Property { name, value } in &self.properties {
             config.set(name, value);

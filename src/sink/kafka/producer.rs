@@ -30,10 +30,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What a client last complained of by itself.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<(Code, String)>>>);
+pub(crate) struct Trouble(Arc<Mutex<Option<(Code, String)>>>);
 
 impl Trouble {
-    pub(super) fn get(&self) -> Option<(Code, String)> {
+    pub(crate) fn get(&self) -> Option<(Code, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

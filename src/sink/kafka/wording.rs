@@ -56,24 +56,24 @@ pub(super) fn is_lasting(code: Code) -> bool {
 
 /// The way to a Kafka, as it is spoken of.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(crate) struct Way {
     name: String,
     secret: Option<String>,
     timeout: Duration,
 }
 
 impl Way {
-    pub(super) fn new(brokers: &str, timeout: Duration) -> Self {
+    pub(crate) fn new(brokers: &str, timeout: Duration) -> Self {
         Self { name: format!("kafka.brokers = {brokers}"), secret: None, timeout }
     }
 
     /// The same with a password that must not be repeated.
-    pub(super) fn with_secret(&self, secret: Option<&str>) -> Self {
+    pub(crate) fn with_secret(&self, secret: Option<&str>) -> Self {
         Self { secret: secret.map(str::to_owned), ..self.clone() }
     }
 
     /// What an error means to who set this up; `trouble` is what the client last complained of by itself.
-    pub(super) fn fault(&self, error: &KafkaError, trouble: Option<&(Code, String)>) -> Fault {
+    pub(crate) fn fault(&self, error: &KafkaError, trouble: Option<&(Code, String)>) -> Fault {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         // What the client says by itself tells more than a wait that was over.
         let (code, said) = match trouble {
@@ -90,7 +90,7 @@ impl Way {
     }
 
     /// Nothing came back in time.
-    pub(super) fn silent(&self, trouble: Option<&(Code, String)>) -> Fault {
+    pub(crate) fn silent(&self, trouble: Option<&(Code, String)>) -> Fault {
         if trouble.is_some() {
             return self.fault(&KafkaError::MessageProduction(Code::MessageTimedOut), trouble);
         }
@@ -102,7 +102,7 @@ impl Way {
     }
 
     /// Something else than an answer of the brokers.
-    pub(super) fn wrong(&self, what: &str) -> Fault {
+    pub(crate) fn wrong(&self, what: &str) -> Fault {
         Fault(self.mask(&format!("{}: {what}", self.name)))
     }
 
