@@ -2,7 +2,7 @@
 //!
 //! An inbox brings messages, in their order, from where a group has come to, and keeps how far it has come. All the rest is the
 //! same for each and is done by a [`Member`]: what is given to the role and when again, what its answers mean, and up to where
-//! everything is done with. The [`hand`] decides that, without a wait or a word to anybody.
+//! everything is done with. `hand` decides that, without a wait or a word to anybody.
 //!
 //! Delivery is at least once. Of events that a member was given and has acknowledged it remembers the last [`Policy::seen`]
 //! by their ids, since its start, and gives none of them again. Who must know further back asks its store.

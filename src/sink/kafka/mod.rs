@@ -1,7 +1,7 @@
 //! Events in a Kafka: CloudEvents in binary mode, of one execution in one partition of each topic, in order.
 //!
 //! A batch is handed over as a whole; it is carried once each message of it is acknowledged by all replicas in sync. Whatever
-//! goes wrong ends the producer: the next one begins where nothing is missing (see [`producer`]).
+//! goes wrong ends the producer: the next one begins where nothing is missing (see `producer`).
 //!
 //! A broker refuses whole batches. When it finds fault with a record, all that is left of ours is carried one by one, so that
 //! only the record at fault is left out. That one goes to the topic `dead_letter_queue`, if it can go there.
