@@ -29,8 +29,18 @@ async function ask(path, accept, signal) {
   throw new Problem(response.status, problem.title ?? `Status ${response.status}`, problem.detail, problem);
 }
 
-export const json = async (path, signal) => (await ask(path, "application/json", signal)).json();
-export const text = async (path, signal) => (await ask(path, "*/*", signal)).text();
+/// The whole answer: it may break off after its beginning.
+async function whole(response, read, signal) {
+  try {
+    return await read(await response);
+  } catch (error) {
+    if (signal?.aborted || error instanceof Problem) throw error;
+    throw new Problem(0, "podherald's answer broke off");
+  }
+}
+
+export const json = (path, signal) => whole(ask(path, "application/json", signal), response => response.json(), signal);
+export const text = (path, signal) => whole(ask(path, "*/*", signal), response => response.text(), signal);
 
 /// A path with its parameters; a value may be a list, and one that is empty is left out.
 export function path(base, parameters = {}) {

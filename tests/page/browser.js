@@ -20,7 +20,7 @@ export async function open(browser, options = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(LIMIT);
   page.complaints = [];
-  page.on("pageerror", error => page.complaints.push(`error: ${error.stack ?? error}`));
+  page.on("pageerror", error => page.complaints.push(`error: ${error.name} ${error.message} ${error.stack}`));
   page.on("console", message => {
     const isNetwork = /Failed to load resource|ERR_|EventSource/.test(message.text());
     if (["error", "warning"].includes(message.type()) && !isNetwork) page.complaints.push(message.text());
@@ -36,8 +36,10 @@ export async function open(browser, options = {}) {
 /// Closes the page, which must have had nothing to complain of.
 export async function close(page) {
   const violations = page.url().startsWith("http") ? await page.evaluate(() => globalThis.violations) : [];
+  // What is cut off by the closing is none of the page's.
+  const complaints = [...page.complaints, ...violations];
   await page.context().close();
-  assert.deepEqual([...page.complaints, ...violations], []);
+  assert.deepEqual(complaints, []);
 }
 
 /// Waits until the condition, a function in the page, holds.

@@ -25,6 +25,15 @@ const ids = () => page.locator(".rows tbody a").allTextContents();
 const summary = text => until(page, text => document.querySelector(".summary").textContent.startsWith(text), text);
 const search = () => new URL(page.url()).search;
 
+/// Waits until the condition holds, for what no page can tell.
+async function eventually(holds, otherwise) {
+  const deadline = performance.now() + LIMIT;
+  while (!holds()) {
+    assert.ok(performance.now() < deadline, typeof otherwise === "function" ? otherwise() : otherwise);
+    await page.evaluate(() => 0);
+  }
+}
+
 /// Opens the only execution of the mock.
 async function openOne(one) {
   mock.executions = [one];
@@ -119,8 +128,8 @@ test("filters stand in the address, and the back button takes them back", async 
   await page.locator("#filter-namespace").press("Enter");
   await until(page, () => location.search.includes("namespace=demo"));
   await until(page, () => document.querySelectorAll(".rows tbody tr").length > 3);
-  assert.ok(mock.requests.some(path => path.startsWith("/events?namespace=demo")), "the server filters what it can");
-  assert.equal(mock.openStreams, 1);
+  await eventually(() => mock.requests.some(path => path.startsWith("/events?namespace=demo")), "the server does not filter what it can");
+  await eventually(() => mock.openStreams === 1, "the stream without the filter stays open");
   await page.goBack();
   assert.equal(search(), "?status=timeout&text=ada");
   assert.equal(await page.locator("#filter-namespace").inputValue(), "");
@@ -319,11 +328,10 @@ test("a page has one event stream at most, and leaves none behind", async () => 
   ]) {
     await go();
     await connection(page, "live");
-    const deadline = performance.now() + LIMIT;
-    while (mock.openStreams !== 1 || mock.streams(path) !== 1) {
-      assert.ok(performance.now() < deadline, `${mock.openStreams} streams are open, ${mock.streams(path)} of ${path}`);
-      await page.evaluate(() => new Promise(requestAnimationFrame));
-    }
+    await eventually(
+      () => mock.openStreams === 1 && mock.streams(path) === 1,
+      () => `${mock.openStreams} streams are open, ${mock.streams(path)} of ${path}`,
+    );
   }
 });
 
@@ -341,20 +349,13 @@ test("a stream that falls silent is opened anew from where it was", async () => 
   await page.locator(".rows tbody a", { hasText: "run-00020" }).waitFor();
   await page.clock.runFor(30_000);
   mock.send("/events", {}, { name: "heartbeat", id: "mock:8" });
-  const deadline = performance.now() + LIMIT;
-  while (heartbeats === 0) {
-    assert.ok(performance.now() < deadline, "the heartbeat does not come");
-    await page.evaluate(() => 0);
-  }
+  await eventually(() => heartbeats > 0, "the heartbeat does not come");
   await page.clock.runFor(30_000);
   assert.equal(await page.locator("#connection").getAttribute("data-state"), "live", "a heartbeat is a sign of life");
   const before = mock.requests.filter(path => path.startsWith("/events")).length;
   assert.equal(before, 1);
   await page.clock.runFor(12_000);
-  while (mock.requests.filter(path => path.startsWith("/events")).length === before) {
-    assert.ok(performance.now() < deadline + LIMIT, "the stream is not opened anew");
-    await page.evaluate(() => 0);
-  }
+  await eventually(() => mock.requests.filter(path => path.startsWith("/events")).length > before, "the stream is not opened anew");
   await connection(page, "live");
   assert.equal(mock.requests.filter(path => path.startsWith("/events")).at(-1), "/events?last_event_id=mock%3A8");
 });
