@@ -332,7 +332,9 @@ impl Property {
     }
 
     fn is_secret(name: &str) -> bool {
-        ["password", "secret", "token", "ssl.key.pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+        ["password", "secret", "token", "passphrase", "key.pem", "oauthbearer.config"]
+            .iter()
+            .any(|part| name.contains(part))
     }
 }
 

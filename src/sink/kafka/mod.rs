@@ -97,9 +97,10 @@ impl Kafka {
     async fn bury(
         &self,
         place: &mut Option<Session>,
-        dead: Vec<(Message, String)>,
+        mut dead: Vec<(Message, String)>,
         records: &[Arc<Record>],
     ) -> Result<Vec<Rejection>, Fault> {
+        dead.sort_by_key(|(message, _)| message.position);
         let mut rejections = Vec::with_capacity(dead.len());
         let mut letters = Vec::new();
         for (message, reason) in dead {

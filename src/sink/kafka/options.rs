@@ -126,11 +126,13 @@ impl Options {
             config.set("batch.size", self.max_message_bytes.min(BATCH_BYTES).to_string());
         }
         // Here is what the promise rests on. A message is never given up by the client while a later one of its partition
-        // goes on: none times out by itself, and whatever fails for good ends the producer.
+        // goes on: none times out by itself, whatever fails for good ends the producer, and of a producer that it does not know a
+        // broker takes any batch for the first, so none may follow one that is not acknowledged.
         config.set("acks", "all");
         config.set("enable.idempotence", "true");
         config.set("enable.gapless.guarantee", "true");
         config.set("message.timeout.ms", "0");
+        config.set("max.in.flight.requests.per.connection", "1");
         // A topic that the brokers make by themselves has the wrong partitions and retention.
         config.set("allow.auto.create.topics", "false");
         self.secure(&mut config).await

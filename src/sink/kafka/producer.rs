@@ -1,6 +1,7 @@
 //! A client of a Kafka, from its making to its end.
 //!
-//! Within one producer the messages of a partition arrive without a gap: those that a broker has of them are the first ones.
+//! Within one producer the messages of a partition arrive without a gap: those that a broker has of them are the first ones. That
+//! takes one request at a time, for a broker checks no number of a producer that it hears for the first time.
 //! Each producer begins with what is not acknowledged. So, whatever arrives late of an earlier one, what a partition has of
 //! a key for the first time is in order.
 
@@ -21,7 +22,10 @@ use rdkafka::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::message::Message;
+use super::{
+    message::Message,
+    wording::{Blame, blame},
+};
 
 /// Until there may be room again in the client's queue.
 const NO_ROOM: Duration = Duration::from_millis(5);
@@ -100,7 +104,9 @@ impl Producer {
     pub(super) async fn publish(&self, messages: &[Message]) -> Vec<Result<(), KafkaError>> {
         let mut handed = Vec::with_capacity(messages.len());
         for message in messages {
-            handed.push(self.hand_over(message).await);
+            let is_refused = matches!(handed.last(), Some(Err(error)) if blame(error) != Blame::Record);
+            // None may go before one that the client itself did not take.
+            handed.push(if is_refused { Err(KafkaError::Canceled) } else { self.hand_over(message).await });
         }
         let reports = handed.into_iter().map(async |handed| match handed?.await {
             Ok(Ok(_)) => Ok(()),

@@ -26,7 +26,6 @@ pub(super) fn blame(error: &KafkaError) -> Blame {
             | Code::InvalidMessageSize
             | Code::InvalidRecord
             | Code::InvalidTimestamp
-            | Code::BadMessage
             | Code::KeySerialization
             | Code::ValueSerialization,
         ) => Blame::Record,
