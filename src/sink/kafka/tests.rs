@@ -13,7 +13,7 @@ use rdkafka::{
 
 use super::{Kafka, Options};
 use crate::{
-    config::Brokers,
+    config::{Brokers, Property},
     journal::Record,
     sink::{
         Sink,
@@ -113,7 +113,9 @@ async fn a_producer_that_has_become_useless_is_replaced_without_a_hole() {
 async fn a_record_that_the_broker_finds_fault_with_is_left_out_alone_and_is_in_the_dead_letter_queue() {
     for answer in [Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE] {
         let cluster = cluster(&TOPICS);
-        let sink = sink(&cluster);
+        // All in one request: the second error is for the first of them by itself.
+        let properties = vec![Property::parse("linger.ms=50").unwrap()];
+        let sink = Kafka::new(Options { properties, ..options(&cluster) });
         sink.check().await.unwrap();
         let all = records(1..=5);
         // The batch, and then the first one by itself.
@@ -188,7 +190,7 @@ async fn a_message_above_the_ceiling_is_never_handed_over() {
 #[tokio::test]
 async fn a_queue_that_is_full_slows_down_and_loses_nothing() {
     let cluster = cluster(&TOPICS);
-    let properties = vec![crate::config::Property::parse("queue.buffering.max.messages=7").unwrap()];
+    let properties = vec![Property::parse("queue.buffering.max.messages=7").unwrap()];
     let sink = Kafka::new(Options { properties, ..options(&cluster) });
     let all = records(1..=100);
     assert_eq!(sink.deliver(&all).await, Ok(vec![]));
