@@ -36,6 +36,13 @@ pub(super) struct DeadLetters(pub(super) u64);
 /// What a bad cursor is told.
 pub(super) const EXPECTED: &str = "must be the `next` of an earlier page of this list";
 
+/// Cuts what was found, with one item more than the page holds if there are more, and gives the cursor of the next page.
+pub(super) fn cut<T>(found: &mut Vec<T>, limit: usize, cursor: impl FnOnce(&T) -> String) -> Option<String> {
+    let is_last = found.len() <= limit;
+    found.truncate(limit);
+    found.last().filter(|_| !is_last).map(cursor)
+}
+
 impl Executions {
     pub(super) fn encode(&self) -> String {
         encode(&["executions", &self.0.to_string()])

@@ -83,15 +83,11 @@ pub(super) async fn list(
     let limit = parameters.limit()?;
     let query = DeadLetterQuery {
         sink: parameters.word("sink")?,
-        before: parameters
-            .read("after", |text| cursor::DeadLetters::decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))?
-            .map(|cursor::DeadLetters(key)| key),
+        before: parameters.after(cursor::DeadLetters::decode)?.map(|cursor::DeadLetters(key)| key),
         limit: limit + 1,
     };
     parameters.finish()?;
     let mut found = state.journal.dead_letters(query).await?;
-    let is_last = found.len() <= limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| !is_last).map(|last| cursor::DeadLetters(last.key).encode());
+    let next = cursor::cut(&mut found, limit, |last| cursor::DeadLetters(last.key).encode());
     Ok(Json(DeadLetterPage { items: found.into_iter().map(DeadLetter::from).collect(), next }))
 }

@@ -168,8 +168,7 @@ pub(super) async fn of_many(
 
 /// The page's start.
 fn read_after(state: &State, parameters: &mut Parameters) -> Result<Option<cursor::Events>, Error> {
-    let after =
-        parameters.read("after", |text| cursor::Events::decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))?;
+    let after = parameters.after(cursor::Events::decode)?;
     match after {
         Some(after) if after.epoch != state.journal.epoch() => Err(Error::Gone),
         after => Ok(after),

@@ -54,16 +54,12 @@ pub(super) async fn list(
         labels: parameters.labels()?,
         user_id: parameters.word("user")?,
         ids: Vec::new(),
-        before: parameters
-            .read("after", |text| cursor::Executions::decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))?
-            .map(|cursor::Executions(key)| key),
+        before: parameters.after(cursor::Executions::decode)?.map(|cursor::Executions(key)| key),
         limit: limit + 1,
     };
     parameters.finish()?;
     let mut found = state.journal.executions(query).await?;
-    let is_last = found.len() <= limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| !is_last).map(|last| cursor::Executions(last.key).encode());
+    let next = cursor::cut(&mut found, limit, |last| cursor::Executions(last.key).encode());
     Ok(Json(ExecutionPage { items: found.iter().map(Item).collect(), next }).into_response())
 }
 

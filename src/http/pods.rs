@@ -117,16 +117,12 @@ pub(super) async fn list(
     let query = PodQuery {
         namespace: parameters.word("namespace")?,
         execution_id: parameters.word("execution")?,
-        after: parameters
-            .read("after", |text| cursor::Pods::decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))?
-            .map(|after| (after.namespace, after.name, after.uid)),
+        after: parameters.after(cursor::Pods::decode)?.map(|after| (after.namespace, after.name, after.uid)),
         limit: limit + 1,
     };
     parameters.finish()?;
     let mut found = state.journal.pods(query).await?;
-    let is_last = found.len() <= limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| !is_last).map(|last| {
+    let next = cursor::cut(&mut found, limit, |last| {
         cursor::Pods { namespace: last.namespace.clone(), name: last.name.clone(), uid: last.uid.clone() }.encode()
     });
     Ok(Json(PodPage { items: found.into_iter().map(Pod::from).collect(), next }))

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Query};
 use http::request::Parts;
 use podherald_core::execution::Status;
 
-use super::Error;
+use super::{Error, cursor};
 
 /// Items of a page unless `limit` says otherwise.
 pub(super) const DEFAULT_LIMIT: usize = 50;
@@ -92,6 +92,11 @@ impl Parameters {
                 .ok_or_else(|| format!("must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"))
         })?;
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// `after`: the cursor with which the page begins.
+    pub(super) fn after<T>(&mut self, decode: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Error> {
+        self.read("after", |text| decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))
     }
 
     /// `status`, repeated or joined by commas.

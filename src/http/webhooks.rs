@@ -82,14 +82,10 @@ pub(super) async fn deliveries(
 ) -> Result<Json<DeliveryPage>, Error> {
     let Path(name) = path.map_err(|_| Error::NoRoute)?;
     let limit = parameters.limit()?;
-    let after = parameters
-        .read("after", |text| cursor::Deliveries::decode(text).ok_or_else(|| cursor::EXPECTED.to_owned()))?
-        .map(|after| after.0);
+    let after = parameters.after(cursor::Deliveries::decode)?.map(|after| after.0);
     parameters.finish()?;
     let mut items = find(&state, &name)?.deliveries(after, limit + 1).await?;
-    let is_last = items.len() <= limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| !is_last).map(|last| cursor::Deliveries(last.id).encode());
+    let next = cursor::cut(&mut items, limit, |last| cursor::Deliveries(last.id).encode());
     Ok(Json(DeliveryPage { items, next }))
 }
 
