@@ -1,5 +1,6 @@
 //! The composition root: makes every component, hands each what it needs, and starts their tasks.
 
+mod election;
 mod options;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -10,7 +11,10 @@ use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::options::{collector_options, job_scopes, kafka_options, pod_scopes, redis_options};
+use self::{
+    election::{Election, Part},
+    options::{collector_options, job_scopes, kafka_options, pod_scopes, redis_options},
+};
 use crate::{
     blob::{self, Blobs},
     clock::{Clock, SystemClock},
@@ -31,7 +35,7 @@ use crate::{
     },
     open_files,
     output_store::{self, OutputStore},
-    relay::{self, Relay},
+    relay::{self, Relay, Turns},
     retention::Retention,
     sink::{Sink, kafka, redis},
     supervisor::{self, Phase, Supervisor},
@@ -211,8 +215,9 @@ impl Server {
             registry: &mut registry,
             supervisor: Supervisor::new(readiness.clone()),
         };
+        let (election, part) = parts.election(&seams.cluster);
         // Before there is anything new: a sink that begins with the present shall have all of it.
-        parts.start_relays(&webhooks).await?;
+        parts.start_relays(&webhooks, election).await?;
         parts.start_blobs();
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
@@ -222,7 +227,7 @@ impl Server {
                     embedded::start(&config.embedded, data_dir, clock, supervisor, registry).await?
                 }
             };
-            parts.start_monitor(&client, &live);
+            parts.start_monitor(&client, &live, part);
         }
         parts.start_retention();
         let mut supervisor = parts.supervisor;
@@ -331,13 +336,26 @@ struct Parts<'a> {
     outputs: &'a OutputStore,
     blobs: Option<&'a Blobs>,
     clock: &'a Arc<dyn Clock>,
-    readiness: &'a Readiness,
+    readiness: &'a Arc<Readiness>,
     registry: &'a mut Registry,
     supervisor: Supervisor,
 }
 
 impl Parts<'_> {
-    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs) {
+    /// Where several podheralds are to take turns.
+    fn election(&mut self, cluster: &Cluster) -> (Option<Election>, Part) {
+        let Self { config, journal, clock, readiness, registry, .. } = self;
+        match (&config.monitor.lease, kafka_options(config), cluster) {
+            (Some(lease), Some(kafka), Cluster::Client(client)) => {
+                let (election, part) = Election::new(config, lease, kafka, client, journal, clock, readiness, registry);
+                (Some(election), part)
+            }
+            // `Config` refuses a Lease without the rest.
+            _ => (None, Part::alone()),
+        }
+    }
+
+    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs, part: Part) {
         let config = self.config;
         let metrics = monitor::metrics::Metrics::default();
         metrics.register(self.registry);
@@ -345,7 +363,8 @@ impl Parts<'_> {
         let (pod_scopes, job_scopes) = (pods.clone(), jobs.clone());
         let (pod_sightings, pod_inbox) = mpsc::channel(monitor::QUEUE);
         let (job_sightings, job_inbox) = mpsc::channel(monitor::QUEUE);
-        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox };
+        let Part { leads, told, listed } = part;
+        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox, told };
         let mut freshness = Vec::new();
         for (id, scope) in pods.iter().enumerate() {
             freshness.push(self.start_watch(id, scope, client, &pod_sightings, &metrics));
@@ -377,7 +396,8 @@ impl Parts<'_> {
         };
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
-        let means = Means { client: client.clone(), journal, clock, collector, live: live.clone(), metrics };
+        let live = live.clone();
+        let means = Means { client: client.clone(), journal, clock, collector, live, metrics, leads, listed };
         let monitor = Monitor::new(options, means, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }
@@ -404,12 +424,20 @@ impl Parts<'_> {
         freshness
     }
 
-    async fn start_relays(&mut self, webhooks: &[Arc<webhook::Endpoint>]) -> Result<(), Error> {
+    async fn start_relays(
+        &mut self,
+        webhooks: &[Arc<webhook::Endpoint>],
+        election: Option<Election>,
+    ) -> Result<(), Error> {
         let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
+        let mut shared = None;
         if let Some(options) = kafka_options(self.config) {
             options.examine().await?;
             let of = Subscription { sink: kafka::NAME, required: self.config.kafka.required };
-            sinks.push((of, Arc::new(kafka::Kafka::new(options))));
+            let fence = election.as_ref().map(Election::fence);
+            let kafka = Arc::new(kafka::Kafka::new(kafka::Options { fence, ..options }));
+            shared = Some(kafka.clone());
+            sinks.push((of, kafka));
         }
         if let Some(options) = redis_options(self.config) {
             options.examine().await?;
@@ -423,7 +451,9 @@ impl Parts<'_> {
         let cursors = self.journal.subscribe(sinks.iter().map(|(of, _)| of.clone()).collect()).await?;
         let mut progress = Vec::new();
         for ((of, sink), cursor) in sinks.into_iter().zip(cursors) {
-            let relay = Relay::new(of, cursor, sink, self.journal.clone(), self.clock.clone());
+            let is_shared = of.sink == kafka::NAME;
+            let turns = election.as_ref().map_or_else(Turns::always, |election| election.turns(is_shared));
+            let relay = Relay::new(of, cursor, sink, self.journal.clone(), self.clock.clone()).in_turns(turns);
             let probed = relay.progress();
             progress.push(relay.progress());
             self.readiness.register_sink(Arc::new(move || probed.health()));
@@ -433,6 +463,9 @@ impl Parts<'_> {
             });
         }
         self.registry.register_collector(Box::new(relay::Metrics(progress)));
+        if let (Some(election), Some(kafka)) = (election, shared) {
+            election.start(kafka, &mut self.supervisor);
+        }
         Ok(())
     }
 

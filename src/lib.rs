@@ -23,6 +23,7 @@ pub mod http;
 pub mod inbox;
 pub mod jitter;
 pub mod journal;
+pub mod leadership;
 pub mod live_output;
 pub mod lock;
 pub mod monitor;

@@ -37,7 +37,7 @@ pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, To
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
-pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LogFilter, Namespace};
+pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};
@@ -108,7 +108,7 @@ impl Config {
         self.http.validate(effective)?;
         self.kube.validate(effective)?;
         self.embedded.validate(effective, self.kube.mode)?;
-        self.monitor.validate(effective)?;
+        self.monitor.validate(effective, self.kafka.brokers.is_some(), self.kube.mode)?;
         self.logs.validate(effective)?;
         self.journal.validate(effective)?;
         self.kafka.validate(effective)?;

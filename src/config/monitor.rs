@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Error, setting::settings, source::Effective, value::positive};
+use super::{Error, LeaseName, Mode, setting::settings, source::Effective, value::positive};
+
+/// Shorter, and a slow answer of the API server would cost the lead.
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 3..=3600;
 
 settings! {
     /// The monitor's patience.
@@ -22,11 +25,31 @@ settings! {
         /// How long a pod may find no node before the attempt ends as never started; `off`: for ever.
         /// `PODHERALD_MONITOR__UNSCHEDULABLE_DEADLINE`, default `"off"`.
         unschedulable_deadline: Option<Duration> = "off",
+        /// The Lease, as `NAMESPACE/NAME`, for which several podheralds with data directories of their own take turns: one of
+        /// them leads, the others stand by. It needs `kafka.brokers`, by which they know of each other; `off`: there is only one.
+        /// `PODHERALD_MONITOR__LEASE`, default `"off"`.
+        lease: Option<LeaseName> = "off",
+        /// After how long without a sign of the leader another one takes over, in whole seconds.
+        /// `PODHERALD_MONITOR__LEASE_DURATION`, default `"15s"`.
+        lease_duration: Duration = "15s",
     }
 }
 
 impl Monitor {
-    pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
-        positive(effective, "monitor.reconcile_interval", self.reconcile_interval)
+    pub(super) fn validate(&self, effective: &Effective, has_kafka: bool, mode: Mode) -> Result<(), Error> {
+        positive(effective, "monitor.reconcile_interval", self.reconcile_interval)?;
+        let is_whole = self.lease_duration.subsec_nanos() == 0;
+        if !is_whole || !LEASE_SECONDS.contains(&self.lease_duration.as_secs()) {
+            return Err(effective.refuse("monitor.lease_duration", "whole seconds from 3s to 1h"));
+        }
+        match &self.lease {
+            Some(_) if !has_kafka => Err(effective.refuse(
+                "monitor.lease",
+                "`off` without kafka.brokers: only by a Kafka does one podherald know what another has told",
+            )),
+            Some(_) if mode == Mode::Embedded => Err(effective
+                .refuse("monitor.lease", "`off` with kube.mode = embedded: that cluster is in this process only")),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -76,6 +76,19 @@ impl LabelPair {
     }
 }
 
+text! {
+    /// A Lease of the cluster.
+    pub struct LeaseName, if |text| text.split_once('/').is_some_and(|(namespace, name)| is_dns_label(namespace) && is_dns_label(name)),
+    "a Lease as `NAMESPACE/NAME`, `podherald/podherald` for instance"
+}
+
+impl LeaseName {
+    /// Namespace and name.
+    pub fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or(("", &self.0))
+    }
+}
+
 impl Value for Place {
     fn expects() -> String {
         "`label:KEY`, `annotation:KEY` or `prefix:TEXT`, such as `label:execution-id` or `prefix:exec-`".into()

@@ -70,6 +70,7 @@ impl Pod {
                 progress: None,
                 amendments: 0,
                 emitted: Emitted::default(),
+                untold: Vec::new(),
             },
         }
     }

@@ -19,10 +19,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use podherald_core::{
-    event::Draft,
+    event::{Draft, Event},
     evidence::Evidence,
     execution::{Execution, Status, VersionVector},
     pod::Labels,
+    told::Told,
 };
 use tokio::sync::watch;
 
@@ -88,6 +89,28 @@ pub struct Known {
     pub evidence: Option<Evidence>,
     /// Who owns the execution that the pod claims, if anybody.
     pub claim: Option<Claim>,
+    /// What another monitor has told of that execution.
+    pub told: Vec<Told>,
+}
+
+/// An event of another monitor, as it was read from where that one published it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// What it says.
+    pub event: Event,
+    /// How it says it, which is kept.
+    pub bytes: Bytes,
+}
+
+/// How far a partition of a topic was read for [`Journal::adopt`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The topic's name.
+    pub topic: String,
+    /// Which partition.
+    pub partition: i32,
+    /// Offset of the message to be read next.
+    pub next: i64,
 }
 
 /// An execution's owner and attempts.
@@ -120,6 +143,8 @@ pub struct Record {
     pub seq: u64,
     /// The status that the event brings about, if any.
     pub status: Option<Status>,
+    /// Another monitor has published it.
+    pub told: bool,
     /// The execution's version vector once this event is applied.
     pub version: Arc<VersionVector>,
     /// The event's JSON: the only rendering there is.
@@ -313,6 +338,19 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// As [`Journal::append`].
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>>;
+
+    /// Takes over what another monitor has published, in order, and how far it was read, in one transaction. Each keeps its bytes, its source and its
+    /// number. Of what is known already it is noted that it was told.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>>;
+
+    /// How far was read what others publish; empty before the first [`Journal::adopt`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn places(&self) -> BoxFuture<'_, Result<Vec<Place>>>;
 
     /// What is known of these pods, by (uid, execution id), in the order asked.
     ///

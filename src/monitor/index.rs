@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use podherald_core::evidence::Evidence;
 use tokio::time::Instant;
 
@@ -306,6 +307,21 @@ impl Index {
         self.uids_of(|tracked| {
             tracked.sight.watches == 0 && tracked.evidence.gone.is_none() && which(&tracked.evidence)
         })
+    }
+
+    /// Those with something that only a leader does.
+    pub fn left_to_leader(&self) -> Vec<Arc<Evidence>> {
+        let evidence = self.pods.values().map(|tracked| &tracked.evidence);
+        let mut left: Vec<_> =
+            evidence.filter(|evidence| evidence.is_collecting() || !evidence.untold.is_empty()).cloned().collect();
+        left.sort_unstable_by(|one, other| one.uid.cmp(&other.uid));
+        left
+    }
+
+    /// When the oldest object was made that does not rest and is still there.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        let present = self.pods.values().filter(|tracked| tracked.evidence.gone.is_none());
+        present.filter_map(|tracked| tracked.evidence.created).min()
     }
 
     /// Sorted, so that what follows from a list does not depend on the order of a map.

@@ -25,7 +25,7 @@ use super::{
     Error, Inputs, Monitor,
     api::Backoff,
     resolve::{Owner, Resolver},
-    step::{Newcomers, Outcome},
+    step::{Newcomers, Outcome, told_by},
     watcher::{Scope, Sighting},
     wire,
 };
@@ -290,6 +290,7 @@ impl Monitor {
         let mut evidence = job::begin(job, execution_id, attempt.unwrap_or_default(), self.clock.now());
         evidence.conflict = attempt.is_none();
         self.index.insert(evidence, Instant::now()).unsaved = true;
+        self.inherit(&job.uid, newcomers);
         true
     }
 
@@ -340,6 +341,7 @@ impl Monitor {
         evidence.conflict = attempt.is_none();
         tracing::warn!(namespace = pod.namespace, job = job.name, execution_id, "a Job was gone before it was seen");
         self.index.insert(evidence, Instant::now()).unsaved = true;
+        self.inherit(&job.uid, newcomers);
         Some(())
     }
 
@@ -394,6 +396,7 @@ impl Monitor {
             mapper::Observation::Collected(output) => {
                 self.observe_job(uid, job::Observation::Collected(output), outcome);
             }
+            mapper::Observation::Told(told) => self.observe_job(uid, job::Observation::Told(told), outcome),
             mapper::Observation::Seen(_)
             | mapper::Observation::Progress { .. }
             | mapper::Observation::AttemptEnded(_)
@@ -409,6 +412,7 @@ impl Monitor {
         let pods = || self.index.pods_of_job(&execution_id, uid);
         let JobStep { own: Step { changed, events, collect, wake }, superseded, confirm } =
             job::observe(Arc::make_mut(&mut evidence), observation, pods, &self.options.policy, now);
+        let events = told_by(self.is_leading, Arc::make_mut(&mut evidence), events);
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
         }
@@ -423,7 +427,7 @@ impl Monitor {
         if changed || is_unsaved {
             outcome.changes.add(uid, events);
         }
-        if collect {
+        if collect && self.is_leading {
             outcome.collect.push(uid.to_owned());
         }
         if confirm {

@@ -34,9 +34,10 @@ use podherald_core::{
     job::indexes,
     mapper::Policy,
     output::Collected,
+    told::Told,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -46,6 +47,7 @@ use crate::{
     clock::Clock,
     crash,
     journal::{self, Journal},
+    leadership::Leads,
     live_output::LiveOutputs,
 };
 
@@ -101,6 +103,10 @@ pub struct Means {
     pub live: LiveOutputs,
     /// What it counts.
     pub metrics: Metrics,
+    /// Whether it is the one that reads logs and tells events.
+    pub leads: Leads,
+    /// Told once all lists are in: when the oldest object that is there was made.
+    pub listed: watch::Sender<Option<Timestamp>>,
 }
 
 /// The loop and all that it holds.
@@ -128,6 +134,10 @@ pub struct Monitor {
     heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Watches whose first list is in.
     listed: HashSet<usize>,
+    leads: Leads,
+    /// It has taken up what only the leader does.
+    is_leading: bool,
+    oldest: watch::Sender<Option<Timestamp>>,
 }
 
 /// The journal is closed: nothing more can be kept.
@@ -148,13 +158,16 @@ struct Inputs {
     collected: Vec<(String, Box<Collected>)>,
     answers: Vec<(String, Answer)>,
     heard: Vec<Heard>,
+    told: Vec<Told>,
+    /// The monitor begins to lead.
+    takes_over: bool,
     due: Vec<String>,
 }
 
 impl Monitor {
     /// A monitor that has seen nothing yet. It runs until `stop`.
     pub fn new(options: Options, means: Means, stop: CancellationToken) -> Self {
-        let Means { client, journal, clock, collector, live, metrics } = means;
+        let Means { client, journal, clock, collector, live, metrics, leads, listed } = means;
         Self {
             jobs: Jobs::new(options.job_scopes.clone(), options.pod_scopes.len()),
             live,
@@ -175,6 +188,9 @@ impl Monitor {
             resolutions: JoinSet::new(),
             discards: JoinSet::new(),
             listed: HashSet::new(),
+            is_leading: leads.now(),
+            leads,
+            oldest: listed,
         }
     }
 
@@ -191,16 +207,18 @@ impl Monitor {
         }
     }
 
-    async fn follow(mut self, Inbox { pods: mut sightings, mut jobs }: Inbox) -> Result<(), Error> {
+    async fn follow(mut self, Inbox { pods: mut sightings, mut jobs, mut told }: Inbox) -> Result<(), Error> {
         self.recover().await?;
         let stop = self.stop.clone();
         let mut wishes = self.live.bell();
+        let mut leads = self.leads.clone();
         loop {
             let mut inputs = Inputs::default();
             let wake = self.index.next_wake();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                () = leads.until(!self.is_leading) => inputs.takes_over = self.turn_about(),
                 count = jobs.recv_many(&mut inputs.jobs, BATCH) => if count == 0 { return Ok(()) },
                 count = sightings.recv_many(&mut inputs.sightings, BATCH) => if count == 0 { return Ok(()) },
                 Some(found) = self.jobs.lookups.join_next() => inputs.found.extend(finished(found)),
@@ -208,6 +226,7 @@ impl Monitor {
                 Some(done) = self.collections.join_next() => inputs.collected.extend(finished(done)),
                 Some(answer) = self.resolutions.join_next() => inputs.answers.extend(finished(answer)),
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
+                Some(one) = told.recv() => inputs.told.push(one),
                 Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)).await,
                 Ok(()) = wishes.changed() => self.follow_wanted().await,
                 () = sleep_until(wake) => {}
@@ -216,6 +235,7 @@ impl Monitor {
             take_waiting(&mut jobs, &mut inputs.jobs);
             take_waiting(&mut sightings, &mut inputs.sightings);
             take_waiting(&mut self.heard.1, &mut inputs.heard);
+            take_waiting(&mut told, &mut inputs.told);
             take_finished(&mut self.jobs.lookups, &mut inputs.found);
             take_finished(&mut self.jobs.confirmations, &mut inputs.confirmed);
             take_finished(&mut self.collections, &mut inputs.collected);
@@ -248,28 +268,15 @@ impl Monitor {
             }
         };
         let now = Instant::now();
-        let mut inputs = Inputs::default();
-        let mut collect = Vec::new();
+        let mut inputs = Inputs { takes_over: self.is_leading, ..Inputs::default() };
         for evidence in open {
-            let uid = evidence.uid.clone();
-            let collecting = evidence.is_collecting();
-            self.index.insert(evidence, now);
-            if collecting {
-                collect.push(uid);
-            } else {
-                inputs.due.push(uid);
+            if !evidence.is_collecting() {
+                inputs.due.push(evidence.uid.clone());
             }
-        }
-        // A Job's output is that of a pod, which is known now whatever came first.
-        for uid in collect {
-            self.collect(&uid);
+            self.index.insert(evidence, now);
         }
         if self.index.count() > 0 {
-            tracing::info!(
-                tracked = self.index.count(),
-                collecting = self.collections.len(),
-                "resumed from the journal"
-            );
+            tracing::info!(tracked = self.index.count(), "resumed from the journal");
         }
         // What the pods know first: their Job may have to decide by it.
         inputs.due.sort_by_key(|uid| self.index.job(uid).is_some());
@@ -279,6 +286,17 @@ impl Monitor {
             }
         }
         self.turn(inputs).await
+    }
+
+    /// Begins or ceases to lead. True if it begins.
+    fn turn_about(&mut self) -> bool {
+        self.is_leading = !self.is_leading;
+        if !self.is_leading {
+            // What is being read now is for the next leader to read.
+            self.collections = JoinSet::new();
+            self.followed.values().for_each(|followed| followed.over.cancel());
+        }
+        self.is_leading
     }
 
     /// Our clock's `at` on tokio's, never in the past.
@@ -322,7 +340,7 @@ impl Monitor {
     async fn follow_log(&mut self, uid: &str) {
         let Some(tracked) = self.index.get_mut(uid) else { return };
         let evidence = tracked.evidence.clone();
-        let Some(container) = evidence.running_container() else { return };
+        let Some(container) = evidence.running_container().filter(|_| self.is_leading) else { return };
         if self.followed.contains_key(uid) || !self.live.wants(&evidence.execution_id) {
             return;
         }

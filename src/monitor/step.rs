@@ -8,10 +8,12 @@ use std::{
 };
 
 use podherald_core::{
+    event::Draft,
     evidence::Evidence,
     identity,
     mapper::{self, Observation, Step},
     pod::Pod,
+    told::{self, Told},
 };
 use tokio::time::Instant;
 
@@ -53,6 +55,9 @@ impl Monitor {
     pub(super) async fn turn(&mut self, mut inputs: Inputs) -> Result<(), Error> {
         let mut outcome = Outcome::default();
         let mut newcomers = Newcomers::default();
+        if inputs.takes_over {
+            self.take_over(&mut outcome).await?;
+        }
         self.turn_of_jobs(&mut inputs, &mut newcomers, &mut outcome).await?;
         let confirmed = Self::listed_pods(&mut inputs);
         newcomers.known.extend(self.look_up(&inputs.sightings).await?);
@@ -61,6 +66,11 @@ impl Monitor {
         }
         for uid in confirmed {
             self.confirm_job(&uid, &mut outcome);
+        }
+        for told in inputs.told {
+            for uid in self.index.of_execution(&told.execution_id) {
+                self.observe(&uid, Observation::Told(&told), &mut outcome);
+            }
         }
         for (uid, answer) in inputs.answers {
             self.answer(&uid, answer, &mut outcome);
@@ -106,6 +116,38 @@ impl Monitor {
         }
         self.metrics.tracked.set(i64::try_from(self.index.count()).unwrap_or(i64::MAX));
         self.metrics.collecting.set(i64::try_from(self.collections.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Does what was left to the leader before.
+    async fn take_over(&mut self, outcome: &mut Outcome) -> Result<(), Error> {
+        let left = self.index.left_to_leader();
+        let left: Vec<(String, String)> =
+            left.iter().map(|evidence| (evidence.uid.clone(), evidence.execution_id.clone())).collect();
+        let mut known = self.known(left.iter().cloned().collect()).await?;
+        let mut untold = 0;
+        for (uid, _) in left {
+            // What the last leader told may be known to the journal before it is to the loop.
+            for told in known.remove(&uid).unwrap_or_default().told {
+                self.observe(&uid, Observation::Told(&told), outcome);
+            }
+            let Some(tracked) = self.index.get_mut(&uid) else { continue };
+            if tracked.evidence.is_collecting() {
+                outcome.collect.push(uid.clone());
+            }
+            if !tracked.evidence.untold.is_empty() {
+                let events = std::mem::take(&mut Arc::make_mut(&mut tracked.evidence).untold);
+                untold += events.len();
+                if tracked.evidence.is_closed() {
+                    outcome.closed.push(uid.clone());
+                } else if tracked.evidence.is_at_rest() {
+                    outcome.told.push(uid.clone());
+                }
+                outcome.changes.add(&uid, events);
+            }
+        }
+        let (tracked, collecting) = (self.index.count(), outcome.collect.len());
+        tracing::info!(tracked, collecting, untold, "telling what becomes of these from here on");
         Ok(())
     }
 
@@ -207,6 +249,10 @@ impl Monitor {
         // What is newer may come by no watch.
         outcome.resolve.extend(self.index.outdated(listed));
         if !is_check && self.listed.insert(watch) && self.pods_are_listed() {
+            if self.jobs_are_listed() {
+                let oldest = self.index.oldest().unwrap_or_else(|| self.clock.now());
+                self.oldest.send_replace(Some(oldest));
+            }
             // Jobs, and pods that are theirs, wait for the lists of Jobs too; pods alone do not wait for a role to read those.
             let with_jobs = self.jobs_are_listed();
             missing.extend(self.index.unseen(|evidence| with_jobs || evidence.subject.is_pod()));
@@ -287,8 +333,20 @@ impl Monitor {
         }
         let of_job = self.begin_pod_of(kin, pod, newcomers);
         let Some(evidence) = of_job.or_else(|| self.begin(pod, newcomers)) else { return Admission::None };
+        let uid = evidence.uid.clone();
         self.index.insert(evidence, Instant::now()).unsaved = true;
+        self.inherit(&uid, newcomers);
         Admission::Tracked
+    }
+
+    /// Takes note of what another monitor has told of a pod or Job that is new here.
+    pub(super) fn inherit(&mut self, uid: &str, newcomers: &Newcomers) {
+        let Some(tracked) = self.index.get_mut(uid) else { return };
+        let told = newcomers.told.get(&tracked.evidence.execution_id);
+        let told = told.or_else(|| newcomers.known.get(uid).map(|known| &known.told));
+        for told in told.into_iter().flatten() {
+            told::note(Arc::make_mut(&mut tracked.evidence), told);
+        }
     }
 
     /// The record of a pod that is an attempt by itself; none if nobody says whose.
@@ -316,6 +374,8 @@ impl Monitor {
         (namespace, name): (&str, &str),
     ) -> Option<u32> {
         let known = newcomers.known.remove(uid).unwrap_or_default();
+        let counted = known.told.iter().map(|told| told.attempt).max().unwrap_or_default();
+        newcomers.told.insert(execution_id.to_owned(), known.told);
         let claim = newcomers.claims.entry(execution_id.to_owned()).or_insert_with(|| {
             known.claim.unwrap_or_else(|| Claim { namespace: namespace.to_owned(), attempts: BTreeMap::new() })
         });
@@ -330,7 +390,7 @@ impl Monitor {
             );
             return None;
         }
-        let next = claim.attempts.values().max().copied().unwrap_or_default() + 1;
+        let next = claim.attempts.values().max().copied().unwrap_or_default().max(counted) + 1;
         Some(*claim.attempts.entry(key.to_owned()).or_insert(next))
     }
 
@@ -357,13 +417,14 @@ impl Monitor {
         let is_tick = matches!(observation, Observation::Tick);
         let evidence = Arc::make_mut(&mut tracked.evidence);
         let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
+        let events = told_by(self.is_leading, evidence, events);
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
         } else if evidence.is_at_rest() {
             outcome.told.push(uid.to_owned());
         }
         let is_unsaved = std::mem::take(&mut tracked.unsaved);
-        if collect {
+        if collect && self.is_leading {
             outcome.collect.push(uid.to_owned());
         }
         let is_news = changed || is_unsaved || is_tick;
@@ -430,6 +491,15 @@ impl Monitor {
     }
 }
 
+/// What is to be told now: nothing while another monitor leads.
+pub(super) fn told_by(leader: bool, evidence: &mut Evidence, events: Vec<Draft>) -> Vec<Draft> {
+    if leader {
+        return events;
+    }
+    told::keep_back(evidence, events);
+    Vec::new()
+}
+
 fn append_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(20), Duration::from_secs(5))
 }
@@ -449,6 +519,8 @@ enum Admission {
 pub(super) struct Newcomers {
     pub(super) known: HashMap<String, Known>,
     claims: HashMap<String, Claim>,
+    /// By execution.
+    told: HashMap<String, Vec<Told>>,
 }
 
 impl Newcomers {

@@ -15,6 +15,7 @@ use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
+use podherald_core::told::Told;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -89,6 +90,8 @@ pub struct Inbox {
     pub pods: mpsc::Receiver<Sighting>,
     /// Of Jobs.
     pub jobs: mpsc::Receiver<Sighting<wire::Job>>,
+    /// What another monitor has told.
+    pub told: mpsc::Receiver<Told>,
 }
 
 /// What to watch.

@@ -92,6 +92,7 @@ impl Numbers {
             source: source.into(),
             seq: event.seq,
             status: None,
+            told: false,
             version: Arc::default(),
             bytes: event.to_bytes().into(),
             frames: Frames::default(),

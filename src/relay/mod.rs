@@ -8,11 +8,16 @@
 //! logged, and kept as a dead letter by the same write that moves the cursor past it. What retention took before the sink had it is found as a hole
 //! in the positions, counted and logged.
 
+//!
+//! Where several podheralds take turns ([`crate::leadership`]), a relay carries only in its turn. Out of it, its cursor follows what the
+//! other one has carried.
+
 mod metrics;
 mod pace;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,11 +29,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::pace::Pace;
+use self::{pace::Pace, trail::Trail};
 use crate::{
     clock::Clock,
     crash,
-    journal::{Cursor, DeadLetter, Journal, Record, Subscription},
+    journal::{Bounds, Cursor, DeadLetter, Journal, Record, Subscription},
+    leadership::{Carried, Leads},
     sink::{Fault, Rejection, Sink},
 };
 
@@ -39,6 +45,24 @@ pub use progress::Progress;
 const CHECK: Duration = Duration::from_secs(15);
 /// From the order to stop until what is under way is given up; it comes again after the next start.
 const FLUSH: Duration = Duration::from_millis(1500);
+
+/// When a relay carries, and what it leaves out.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    /// Whether it is its turn.
+    pub leads: Leads,
+    /// What the one whose turn it is says.
+    pub carried: watch::Receiver<Carried>,
+    /// The others publish to this very sink, so that what they have told is there already.
+    pub is_shared: bool,
+}
+
+impl Turns {
+    /// Of the only podherald there is.
+    pub fn always() -> Self {
+        Self { leads: Leads::always(), carried: watch::channel(Carried::default()).1, is_shared: false }
+    }
+}
 
 /// One sink's way through the journal.
 pub struct Relay {
@@ -55,6 +79,7 @@ pub struct Relay {
     heard: Option<Instant>,
     pace: Pace,
     progress: Progress,
+    turns: Turns,
 }
 
 impl Relay {
@@ -80,7 +105,13 @@ impl Relay {
             heard: None,
             pace: Pace::default(),
             progress,
+            turns: Turns::always(),
         }
+    }
+
+    /// The same, in turns with others.
+    pub fn in_turns(self, turns: Turns) -> Self {
+        Self { turns, ..self }
     }
 
     /// What it says of itself.
@@ -97,9 +128,78 @@ impl Relay {
         };
         tokio::select! {
             biased;
-            () = self.work(&stop) => {}
+            () = self.take_turns(&stop) => {}
             () = patience => tracing::warn!(sink = name, "the sink did not take the last events in time; they come again"),
         }
+    }
+
+    async fn take_turns(&mut self, stop: &CancellationToken) {
+        let mut leads = self.turns.leads.clone();
+        loop {
+            if !leads.now() && !self.follow(stop).await {
+                return;
+            }
+            tokio::select! {
+                biased;
+                // What was under way comes again if nobody else carries it.
+                () = leads.until(false) => tracing::info!(sink = self.name, "another podherald carries events to the sink from here on"),
+                () = self.work(stop) => return,
+            }
+        }
+    }
+
+    /// Keeps up with who carries, until it is this one's turn. False if it is time to stop.
+    async fn follow(&mut self, stop: &CancellationToken) -> bool {
+        let Turns { mut leads, mut carried, is_shared } = self.turns.clone();
+        let mut trail = Trail::default();
+        let mut complete = Instant::now();
+        loop {
+            let head = *self.head.borrow_and_update();
+            let passed = if is_shared {
+                self.told_after(self.cursor.position).await
+            } else {
+                trail.note(Instant::now(), head);
+                let said = carried.borrow_and_update().clone();
+                trail.carried(self.name, &said).map(|(at, position)| {
+                    complete = at;
+                    position
+                })
+            };
+            if let Some(position) = passed.filter(|position| *position > self.cursor.position) {
+                self.cursor.position = position;
+                self.is_unsaved = true;
+                self.progress.moved(self.cursor, 0, &[]);
+                if let Err(Fault(error)) = self.save().await {
+                    tracing::warn!(sink = self.name, error, "the cursor will be moved later");
+                } else if is_shared {
+                    continue;
+                }
+            }
+            self.progress.rests();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = leads.until(true) => break,
+                Ok(()) = self.head.changed(), if is_shared => {}
+                Ok(()) = carried.changed() => {}
+                () = sleep(CHECK) => {}
+            }
+        }
+        self.progress.resumes(complete);
+        true
+    }
+
+    /// The last of the events from here on that others have told without a gap.
+    async fn told_after(&self, position: u64) -> Option<u64> {
+        let bounds = Bounds { records: 1024, bytes: 4 << 20 };
+        let batch = match self.journal.batch(position, bounds).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::warn!(sink = self.name, %error, "the journal cannot be read");
+                return None;
+            }
+        };
+        batch.iter().take_while(|record| record.told).last().map(|record| record.position)
     }
 
     async fn work(&mut self, stop: &CancellationToken) {
@@ -158,9 +258,13 @@ impl Relay {
         let batch = self.journal.batch(self.cursor.position, self.pace.bounds()).await;
         let batch = batch.map_err(|error| Fault(format!("the journal cannot be read: {error}")))?;
         let mut rejections = Vec::new();
-        if !batch.is_empty() {
+        let due: Vec<_> = batch.iter().filter(|record| !(self.turns.is_shared && record.told)).cloned().collect();
+        if !due.is_empty() {
+            if !self.turns.leads.now() {
+                return Err(Fault("another podherald carries events to it".to_owned()));
+            }
             crash::at(crash::Point::Relay);
-            rejections = self.sink.deliver(&batch).await?;
+            rejections = self.sink.deliver(&due).await?;
             self.heard = Some(Instant::now());
             crash::at(crash::Point::Relay);
         }
@@ -174,7 +278,7 @@ impl Relay {
                 "retention took events that the sink had not had; it goes on after them"
             );
         }
-        let delivered = batch.len() - rejections.len();
+        let delivered = due.len() - rejections.len();
         self.dead_letters = rejections.into_iter().filter_map(|rejection| self.bury(rejection, &batch)).collect();
         let position = batch.last().map_or(head, |last| last.position);
         self.cursor = Cursor { position, missed: self.cursor.missed + missed };

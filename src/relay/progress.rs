@@ -95,6 +95,14 @@ impl Progress {
         }
     }
 
+    /// It is this one's turn again; up to then another has carried all.
+    pub(super) fn resumes(&self, complete: Instant) {
+        let mut state = self.state();
+        state.complete = complete;
+        state.is_idle = false;
+        state.next = None;
+    }
+
     /// There is nothing more to carry.
     pub(super) fn rests(&self) {
         self.state().is_idle = true;

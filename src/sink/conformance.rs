@@ -76,6 +76,7 @@ pub(crate) fn record(position: u64, message: &str) -> Arc<Record> {
         source: "test".into(),
         seq: position,
         status: None,
+        told: false,
         version: Arc::default(),
         bytes,
         frames: Frames::default(),

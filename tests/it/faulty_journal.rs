@@ -7,8 +7,8 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use podherald::journal::{
-    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health, Journal,
-    Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription,
+    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health,
+    Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription,
 };
 use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
@@ -57,6 +57,12 @@ impl Journal for FaultyJournal {
     }
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
         self.inner.tell(events)
+    }
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>> {
+        self.inner.adopt(events, places)
+    }
+    fn places(&self) -> BoxFuture<'_, Result<Vec<Place>>> {
+        self.inner.places()
     }
     fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>> {
         self.inner.known(pods)

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 pub(crate) struct Proxy {
     /// Host and port of Toxiproxy itself.
     api: String,
-    name: &'static str,
+    name: String,
 }
 
 /// What a network does.
@@ -32,8 +32,15 @@ pub(crate) enum Fault {
 
 impl Proxy {
     /// The one of this name at Toxiproxy's URL.
-    pub(crate) fn new(name: &'static str, url: &str) -> Self {
-        Self { api: url.strip_prefix("http://").unwrap().to_owned(), name }
+    pub(crate) fn new(name: &str, url: &str) -> Self {
+        Self { api: url.strip_prefix("http://").unwrap().to_owned(), name: name.to_owned() }
+    }
+
+    /// Puts one in front of this address, and gives its own too.
+    pub(crate) async fn before(upstream: &str, name: &str, url: &str) -> (Self, String) {
+        let proxy = Self::new(name, url);
+        let made = proxy.post("/proxies", &json!({"name": name, "listen": "127.0.0.1:0", "upstream": upstream})).await;
+        (proxy, made["listen"].as_str().unwrap().to_owned())
     }
 
     /// From now on, until [`heal`](Self::heal).
@@ -41,7 +48,7 @@ impl Proxy {
         let proxy = format!("/proxies/{}", self.name);
         let toxic = |kind: &str, stream: &str, attributes: Value| json!({"type": kind, "stream": stream, "attributes": attributes});
         let toxic = match fault {
-            Fault::Cut => return self.post(&proxy, &json!({"enabled": false})).await,
+            Fault::Cut => return drop(self.post(&proxy, &json!({"enabled": false})).await),
             Fault::EndsAfter(bytes) => toxic("limit_data", "upstream", json!({"bytes": bytes})),
             Fault::LosesAnswers => toxic("timeout", "downstream", json!({"timeout": 0})),
             Fault::ResetsAfter(milliseconds) => toxic("reset_peer", "upstream", json!({"timeout": milliseconds})),
@@ -56,7 +63,7 @@ impl Proxy {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the connection's task ends with its request")]
-    async fn post(&self, path: &str, body: &Value) {
+    async fn post(&self, path: &str, body: &Value) -> Value {
         let stream = TcpStream::connect(&self.api).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -66,5 +73,6 @@ impl Proxy {
         let status = response.status();
         let said = response.into_body().collect().await.unwrap().to_bytes();
         assert!(status.is_success(), "POST {path} {body}: {status} {said:?}");
+        serde_json::from_slice(&said).unwrap_or_default()
     }
 }

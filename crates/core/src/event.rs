@@ -68,7 +68,7 @@ pub fn event_id(execution_id: &str, attempt_key: &str, slot: Slot) -> Uuid {
 }
 
 /// An event before its writer numbers it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Draft {
     /// Derived from the attempt and the slot, so a second observer derives the same.
     pub event_id: Uuid,

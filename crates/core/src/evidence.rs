@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    event::{Cause, Exit, Oom},
+    event::{Cause, Draft, Exit, Oom},
     identity::Marks,
     output::Collected,
     pod::{Container, Labels, Phase, RestartPolicy, Termination},
@@ -127,6 +127,9 @@ pub struct Evidence {
     pub amendments: u32,
     /// Which of the non-terminal events were made.
     pub emitted: Emitted,
+    /// Events that were made while another monitor leads, and that nobody has told yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Draft>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -189,6 +192,7 @@ impl Evidence {
             progress: None,
             amendments: 0,
             emitted: Emitted::default(),
+            untold: Vec::new(),
         }
     }
 
@@ -202,13 +206,13 @@ impl Evidence {
         let all_told = match &self.subject {
             Subject::Job(job) => job.released,
             Subject::Pod | Subject::PodOfJob(_) => self.emitted.pod_deleted,
-        };
+        } && self.untold.is_empty();
         self.gone.is_some() && (self.conflict || (self.terminal.is_some() && all_told))
     }
 
     /// True once all is told of a pod that is an attempt by itself, but that it is gone.
     pub fn is_at_rest(&self) -> bool {
-        self.subject.is_pod() && self.terminal.is_some() && self.gone.is_none()
+        self.subject.is_pod() && self.terminal.is_some() && self.gone.is_none() && self.untold.is_empty()
     }
 
     /// True while the decision waits for the output.

@@ -23,6 +23,7 @@ use crate::{
     merge::{fill, parse_intent, sighting},
     output::{Collected, LogEnd},
     pod::{Condition, INDEX_ANNOTATION, INTENT_ANNOTATION, JobRef, Labels, Pod},
+    told::{self, Told},
 };
 
 /// One observed state of a `batch/v1` Job.
@@ -90,6 +91,8 @@ pub enum Observation<'a> {
     Collected(Box<Collected>),
     /// Its pods know that the attempt has ended.
     Released,
+    /// Another monitor has told this.
+    Told(&'a Told),
 }
 
 /// The record of a Job at first sight. Follow it with [`Observation::Seen`] of the same Job.
@@ -170,6 +173,7 @@ pub fn observe(
             is_stuck = mapper::never_starts(pod, policy, now);
         }
         Observation::Tick => {}
+        Observation::Told(told) => step.changed = told::note(evidence, told),
         Observation::Confirmed => {
             if let Subject::Job(facts) = &mut evidence.subject {
                 facts.confirmed_at = Some(now);

@@ -14,6 +14,7 @@ use crate::{
     merge::{choose_main, merge},
     output::{Captured, Collected, Progress, ProgressLine, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
+    told::{self, Told},
 };
 
 /// What the operator decides.
@@ -80,6 +81,8 @@ pub enum Observation<'a> {
     AttemptEnded(uuid::Uuid),
     /// Another pod of the Job printed what matters more.
     Superseded,
+    /// Another monitor has told this.
+    Told(&'a Told),
 }
 
 /// What follows from an observation.
@@ -131,6 +134,7 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         Observation::Tick => {}
         Observation::Progress { run, line } => progress = Some((run, line)),
         Observation::Collected(output) => collected = Some(*output),
+        Observation::Told(told) => step.changed = told::note(evidence, told),
         Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
         Observation::Superseded => {
             let keeps_output = indexes::keeps_output(evidence, policy);
@@ -334,6 +338,17 @@ impl Events<'_> {
     }
 }
 
+/// The id of what this record tells in `slot`.
+pub(crate) fn id_of(evidence: &Evidence, slot: Slot) -> uuid::Uuid {
+    match &evidence.subject {
+        // Pods of one Job share an attempt, and each has a life of its own.
+        Subject::PodOfJob(_) => {
+            event_id(&evidence.execution_id, &format!("{}/{}", evidence.attempt_key, evidence.uid), slot)
+        }
+        Subject::Pod | Subject::Job(_) => event_id(&evidence.execution_id, &evidence.attempt_key, slot),
+    }
+}
+
 /// An event of this record.
 pub(crate) fn draft(
     evidence: &Evidence,
@@ -343,15 +358,8 @@ pub(crate) fn draft(
     policy: &Policy,
     payload: Payload,
 ) -> Draft {
-    let event_id = match &evidence.subject {
-        // Pods of one Job share an attempt, and each has a life of its own.
-        Subject::PodOfJob(_) => {
-            event_id(&evidence.execution_id, &format!("{}/{}", evidence.attempt_key, evidence.uid), slot)
-        }
-        Subject::Pod | Subject::Job(_) => event_id(&evidence.execution_id, &evidence.attempt_key, slot),
-    };
     Draft {
-        event_id,
+        event_id: id_of(evidence, slot),
         execution_id: evidence.execution_id.clone(),
         attempt: evidence.attempt,
         timestamp,

@@ -74,6 +74,7 @@ impl Life {
             progress: None,
             amendments: 0,
             emitted: Emitted::default(),
+            untold: Vec::new(),
         };
         Self { evidence, amendments: 0 }
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use podherald_core::{
-    event::Draft,
+    event::{Draft, Event},
     evidence::Evidence,
     execution::{Execution, Status},
     pod::Labels,
@@ -23,9 +23,10 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{fault::Fault, schema};
-use crate::journal::{Change, Frames, Record};
+use crate::journal::{Adopted, Change, Frames, Record};
 
 /// Executions kept at hand, at least; at most twice as many.
 const RECENT: usize = 2048;
@@ -68,6 +69,14 @@ struct Whose {
     pod: i64,
     namespace: Arc<str>,
     labels: Arc<Labels>,
+}
+
+/// A numbered event on its way into the file.
+struct Entry<'a> {
+    event: &'a Event,
+    source: Arc<str>,
+    bytes: Bytes,
+    told: bool,
 }
 
 /// The columns beside the projection's body.
@@ -146,10 +155,27 @@ impl Ledger {
         if !projection.takes(draft.attempt) || is_known(db, projection.key, draft)? {
             return Ok(());
         }
-        let whose = whose(db, draft)?;
+        let whose = whose(db, &draft.execution_id, draft.attempt)?;
         let attempt = projection.execution.attempt;
         let source = source(&mut self.sources, &self.epoch, &draft.metadata.service_name);
         turn.records.push(projection.add(db, draft, source, &id, &whose)?);
+        projection.take_output(attempt);
+        Ok(())
+    }
+
+    /// Takes over an event that another monitor has published. After an error the transaction must not be committed.
+    pub(super) fn adopt(&mut self, db: &Connection, turn: &mut Turn, adopted: &Adopted) -> Result<(), Fault> {
+        let event = &adopted.event;
+        let id = self.open(db, turn, &event.execution_id, "")?;
+        let projection = turn.open.get_mut(&id).expect("the line before opened it");
+        if !projection.takes(event.attempt) || is_known_as_told(db, projection.key, event.event_id)? {
+            return Ok(());
+        }
+        let whose = whose(db, &event.execution_id, event.attempt)?;
+        let attempt = projection.execution.attempt;
+        let source = event.source.as_str().into();
+        let entry = Entry { event, source, bytes: adopted.bytes.clone(), told: true };
+        turn.records.push(projection.enter(db, entry, &id, &whose)?);
         projection.take_output(attempt);
         Ok(())
     }
@@ -257,7 +283,19 @@ impl Projection {
     ) -> Result<Arc<Record>, Fault> {
         let seq = self.execution.as_of.0.get(&*source).copied().unwrap_or(0) + 1;
         let event = draft.clone().number(&source, seq);
-        self.execution.apply(&event);
+        let bytes = Bytes::from(event.to_bytes());
+        self.enter(db, Entry { event: &event, source, bytes, told: false }, id, whose)
+    }
+
+    /// Writes an event that is not known yet.
+    fn enter(
+        &mut self,
+        db: &Connection,
+        Entry { event, source, bytes, told }: Entry<'_>,
+        id: &Arc<str>,
+        whose: &Whose,
+    ) -> Result<Arc<Record>, Fault> {
+        self.execution.apply(event);
         let status = Status::after(&event.payload);
         if status.is_some_and(Status::is_terminal) {
             self.now.last_end = self.now.last_end.max(Some(event.timestamp.as_microsecond()));
@@ -270,13 +308,14 @@ impl Projection {
             event_type: event.payload.event_type(),
             attempt: event.attempt,
             source,
-            seq,
+            seq: event.seq,
             status,
+            told,
             version: Arc::new(self.execution.as_of.clone()),
-            bytes: Bytes::from(event.to_bytes()),
+            bytes,
             frames: Frames::default(),
         };
-        record.position = insert_event(db, draft, (self.key, whose.pod), &record)?;
+        record.position = insert_event(db, event.event_id, (self.key, whose.pod), &record)?;
         Ok(Arc::new(record))
     }
 
@@ -354,7 +393,8 @@ fn validate(change: &Change) -> Result<(), Fault> {
     }
 }
 
-/// The row's id, and whether the record says anything new. Execution, attempt and name of a uid never change.
+/// The row's id, and whether the record says anything new. Execution and name of a uid never change; another monitor may
+/// have counted its attempt first.
 fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), Fault> {
     let body = json(evidence);
     let body = Json(&body);
@@ -362,9 +402,10 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
     let (gone, closed) = (evidence.gone.is_some(), evidence.is_closed());
     let known: Option<(i64, bool, bool)> = db
         .prepare_cached(
-            "SELECT id, body = ?2, (settled, gone, closed) = (settled OR ?3, ?4, ?5) FROM evidence WHERE uid = ?1",
+            "SELECT id, body = ?2, (settled, gone, closed, attempt) = (settled OR ?3, ?4, ?5, ?6) FROM evidence
+             WHERE uid = ?1",
         )?
-        .query_row(params![evidence.uid, body, settled, gone, closed], |row| {
+        .query_row(params![evidence.uid, body, settled, gone, closed, evidence.attempt], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
@@ -377,9 +418,9 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
         }
         Some((id, false, false)) => {
             db.prepare_cached(
-                "UPDATE evidence SET settled = settled OR ?2, gone = ?3, closed = ?4, body = ?5 WHERE id = ?1",
+                "UPDATE evidence SET settled = settled OR ?2, gone = ?3, closed = ?4, body = ?5, attempt = ?6 WHERE id = ?1",
             )?
-            .execute(params![id, settled, gone, closed, body])?;
+            .execute(params![id, settled, gone, closed, body, evidence.attempt])?;
             Ok((id, true))
         }
         None => {
@@ -409,12 +450,12 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
 }
 
 /// The latest pod of the event's attempt, or of the execution.
-fn whose(db: &Connection, draft: &Draft) -> Result<Whose, Fault> {
+fn whose(db: &Connection, execution_id: &str, attempt: u32) -> Result<Whose, Fault> {
     let latest = "SELECT id, namespace, labels FROM evidence WHERE execution_id = ?1 AND conflict = 0
         ORDER BY attempt = ?2 DESC, id DESC LIMIT 1";
     let found = db
         .prepare_cached(latest)?
-        .query_row(params![draft.execution_id, draft.attempt], |row| {
+        .query_row(params![execution_id, attempt], |row| {
             Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })
         .optional()?;
@@ -430,14 +471,20 @@ fn is_known(db: &Connection, execution: i64, draft: &Draft) -> Result<bool, Faul
     Ok(db.prepare_cached(sql)?.exists(params![execution, draft.event_id.as_bytes()])?)
 }
 
-fn insert_event(db: &Connection, draft: &Draft, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
+/// The same, and if so it is noted that another has told it.
+fn is_known_as_told(db: &Connection, execution: i64, event_id: Uuid) -> Result<bool, Fault> {
+    let sql = "UPDATE events SET told = 1 WHERE execution = ?1 AND event_id = ?2";
+    Ok(db.prepare_cached(sql)?.execute(params![execution, event_id.as_bytes()])? > 0)
+}
+
+fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
     let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
     db.prepare_cached(
         "INSERT INTO events (event_id, execution, pod, event_type, attempt, source, seq, status, terminal, version,
-             body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             body, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
-        draft.event_id.as_bytes(),
+        event_id.as_bytes(),
         execution,
         pod,
         record.event_type,
@@ -447,7 +494,8 @@ fn insert_event(db: &Connection, draft: &Draft, (execution, pod): (i64, i64), re
         record.status.map(Status::as_str),
         record.status.is_some_and(Status::is_terminal),
         Json(&version),
-        Json(&record.bytes)
+        Json(&record.bytes),
+        record.told
     ])?;
     Ok(u64::try_from(db.last_insert_rowid()).expect("positions are counted from 1"))
 }

@@ -37,11 +37,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health, Journal,
-    Known, Listed, ListedLetter, PodQuery, Pruned, Record, Result, Retention, Subscription, live::Live,
+    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health,
+    Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription, live::Live,
 };
 use reader::Readers;
-use writer::{Append, Request, Writer};
+use writer::{Append, Request, Work, Writer};
 
 pub use metrics::Metrics;
 
@@ -137,6 +137,10 @@ impl Sqlite {
         self.ended.cancelled().await;
     }
 
+    fn append_work(&self, work: Work) -> BoxFuture<'_, Result<()>> {
+        self.ask(|done| Request::Append(Append { work, done })).boxed()
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
         let (done, answer) = oneshot::channel();
         self.queue.send(request(done)).await.map_err(|_| Error::Closed)?;
@@ -200,14 +204,22 @@ impl Journal for Sqlite {
         if changes.is_empty() {
             return futures::future::ok(()).boxed();
         }
-        self.ask(|done| Request::Append(Append { changes, told: Vec::new(), done })).boxed()
+        self.append_work(Work::Changes(changes))
     }
 
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
         if events.is_empty() {
             return futures::future::ok(()).boxed();
         }
-        self.ask(|done| Request::Append(Append { changes: Vec::new(), told: events, done })).boxed()
+        self.append_work(Work::Told(events))
+    }
+
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>> {
+        self.append_work(Work::Adopted(events, places))
+    }
+
+    fn places(&self) -> BoxFuture<'_, Result<Vec<Place>>> {
+        self.readers.read("read how far others were read", reader::places).boxed()
     }
 
     fn known(&self, pods: Vec<(String, String)>) -> BoxFuture<'_, Result<Vec<Known>>> {

@@ -8,10 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use podherald_core::{
-    event::EVENT_TYPES,
+    event::{EVENT_TYPES, Event},
     evidence::Evidence,
     execution::{Execution, Status},
     pod::Labels,
+    told::Told,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, named_params, params};
 use serde::{
@@ -21,7 +22,7 @@ use serde::{
 use tokio::sync::Semaphore;
 
 use super::{fault::Fault, schema};
-use crate::journal::{Bounds, Claim, Error, ExecutionQuery, Frames, Known, Listed, PodQuery, Record, Result};
+use crate::journal::{Bounds, Claim, Error, ExecutionQuery, Frames, Known, Listed, Place, PodQuery, Record, Result};
 
 /// Reads at the same time; the rest waits.
 const CONNECTIONS: usize = 4;
@@ -79,6 +80,7 @@ pub(super) fn known(db: &Connection, pods: &[(String, String)]) -> Read<Vec<Know
         Ok(Known {
             evidence: bodies(db, "SELECT body FROM evidence WHERE uid = ?1", [uid])?.pop(),
             claim: claim(db, execution_id)?,
+            told: told(db, execution_id)?,
         })
     };
     pods.iter().map(one).collect()
@@ -98,6 +100,19 @@ fn claim(db: &Connection, execution_id: &str) -> Read<Option<Claim>> {
         claim.attempts.insert(row.get(1)?, row.get(2)?);
     }
     Ok(claim)
+}
+
+fn told(db: &Connection, execution_id: &str) -> Read<Vec<Told>> {
+    let sql = "SELECT events.body FROM executions JOIN events ON execution = key
+        WHERE execution_id = ?1 AND told = 1 ORDER BY position";
+    let events: Vec<Event> = bodies(db, sql, [execution_id])?;
+    Ok(events.iter().map(Told::of).collect())
+}
+
+pub(super) fn places(db: &Connection) -> Read<Vec<Place>> {
+    let mut select = db.prepare_cached("SELECT topic, partition, next FROM places ORDER BY topic, partition")?;
+    let place = |row: &Row<'_>| Ok(Place { topic: row.get(0)?, partition: row.get(1)?, next: row.get(2)? });
+    Ok(select.query_map([], place)?.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn open_evidence(db: &Connection) -> Read<Vec<Evidence>> {
@@ -173,7 +188,7 @@ fn executions_of(db: &Connection, query: &ExecutionQuery, status: Option<Status>
 
 const RECORD: &str = "SELECT position,
         coalesce(evidence.execution_id, (SELECT execution_id FROM executions WHERE key = execution)), event_type, events.attempt, source, seq, status, version,
-        events.body, pod, namespace, labels
+        events.body, pod, namespace, labels, told
     FROM events LEFT JOIN evidence ON evidence.id = events.pod";
 
 pub(super) fn execution_events(db: &Connection, id: &str, after: u64, limit: usize) -> Read<Vec<Arc<Record>>> {
@@ -231,6 +246,7 @@ fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: us
             source: shared(row.get(4)?),
             seq: row.get(5)?,
             status: row.get::<_, Option<String>>(6)?.map(|name| status(&name)).transpose()?,
+            told: row.get(12)?,
             version: Arc::new(parse(row, 7)?),
             bytes: Bytes::copy_from_slice(text(row, 8)?.as_bytes()),
             frames: Frames::default(),

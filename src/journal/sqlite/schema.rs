@@ -19,13 +19,18 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use uuid::Uuid;
 
 use super::fault::Fault;
-use crate::journal::{Error, Result};
+use crate::journal::{Error, Place, Result};
 
 /// The newest format that this program reads and the one it writes.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 6;
 /// Formats that are brought up to date when they are opened, each by what leads to the next.
-const MIGRATIONS: [(i64, &str); 3] =
-    [(1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"), (2, CURSORS), (3, DEAD_LETTERS)];
+const MIGRATIONS: [(i64, &str); 5] = [
+    (1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"),
+    (2, CURSORS),
+    (3, DEAD_LETTERS),
+    (4, "ALTER TABLE events ADD COLUMN told INTEGER NOT NULL DEFAULT 0"),
+    (5, PLACES),
+];
 /// `pod` of an event that was told before its execution had a pod.
 pub(super) const NO_POD: i64 = 0;
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
@@ -56,6 +61,15 @@ const DEAD_LETTERS: &str = "
         body BLOB NOT NULL,
         UNIQUE (sink, position)
     ) STRICT;
+";
+
+const PLACES: &str = "
+    CREATE TABLE places (
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 const TABLES: &str = "
@@ -95,7 +109,8 @@ const TABLES: &str = "
         status TEXT,
         terminal INTEGER NOT NULL,
         version TEXT NOT NULL,
-        body TEXT NOT NULL
+        body TEXT NOT NULL,
+        told INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE UNIQUE INDEX events_by_execution ON events (execution, event_id);
 
@@ -211,6 +226,7 @@ fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Re
         tx.execute_batch(TABLES)?;
         tx.execute_batch(CURSORS)?;
         tx.execute_batch(DEAD_LETTERS)?;
+        tx.execute_batch(PLACES)?;
         let mut insert = tx.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
         insert.execute(params!["format", FORMAT])?;
         insert.execute(params!["epoch", Uuid::now_v7().to_string()])?;
@@ -261,6 +277,15 @@ fn describe(db: Connection) -> std::result::Result<Opened, Fault> {
     let head = head(&db)?;
     let used_bytes = used_bytes(&db)?;
     Ok(Opened { db, epoch, floor, head, used_bytes })
+}
+
+/// Keeps how far topics of other monitors were read, within a transaction.
+pub(super) fn keep_places(db: &Connection, places: &[Place]) -> rusqlite::Result<()> {
+    for Place { topic, partition, next } in places {
+        db.prepare_cached("INSERT OR REPLACE INTO places (topic, partition, next) VALUES (?1, ?2, ?3)")?
+            .execute(params![topic, partition, next])?;
+    }
+    Ok(())
 }
 
 /// The newest position ever given, pruned or not.

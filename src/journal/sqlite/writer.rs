@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     crash,
-    journal::{Change, Cursor, DeadLetter, Pruned, Result, Retention, Subscription},
+    journal::{Adopted, Change, Cursor, DeadLetter, Place, Pruned, Result, Retention, Subscription},
 };
 
 /// Appends in one transaction, at most.
@@ -50,10 +50,18 @@ pub(super) enum Request {
 
 /// What becomes durable together.
 pub(super) struct Append {
-    pub(super) changes: Vec<Change>,
-    /// See [`crate::journal::Journal::tell`].
-    pub(super) told: Vec<Draft>,
+    pub(super) work: Work,
     pub(super) done: oneshot::Sender<Result<()>>,
+}
+
+/// What is to be appended.
+pub(super) enum Work {
+    /// See [`crate::journal::Journal::append`].
+    Changes(Vec<Change>),
+    /// See [`crate::journal::Journal::tell`].
+    Told(Vec<Draft>),
+    /// See [`crate::journal::Journal::adopt`].
+    Adopted(Vec<Adopted>, Vec<Place>),
 }
 
 /// The only one who changes the file.
@@ -198,11 +206,15 @@ impl Writer {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut turn = Turn::default();
         for append in group {
-            for change in &append.changes {
-                self.ledger.apply(&tx, &mut turn, change)?;
-            }
-            for draft in &append.told {
-                self.ledger.tell(&tx, &mut turn, draft)?;
+            match &append.work {
+                Work::Changes(changes) => {
+                    changes.iter().try_for_each(|change| self.ledger.apply(&tx, &mut turn, change))?;
+                }
+                Work::Told(drafts) => drafts.iter().try_for_each(|draft| self.ledger.tell(&tx, &mut turn, draft))?,
+                Work::Adopted(events, places) => {
+                    events.iter().try_for_each(|event| self.ledger.adopt(&tx, &mut turn, event))?;
+                    schema::keep_places(&tx, places)?;
+                }
             }
         }
         self.ledger.finish(&tx, &mut turn)?;

@@ -19,6 +19,9 @@ const HEADER_OVERHEAD: usize = 10;
 /// ... and of the batch that it may be alone in.
 const BATCH_OVERHEAD: usize = 61;
 
+/// The uid of the Lease for which a message was published, where several podheralds take turns.
+pub(crate) const LEASE_HEADER: &str = "podherald-lease";
+
 /// A message, ready to be handed over.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
@@ -35,7 +38,7 @@ pub(super) struct Message {
 
 impl Message {
     /// The message of a record, or why there can be none.
-    pub(super) fn of(record: &Record, topics: &Names) -> Result<Self, String> {
+    pub(super) fn of(record: &Record, topics: &Names, lease: Option<&str>) -> Result<Self, String> {
         let envelope =
             Envelope::parse(&record.bytes).map_err(|error| format!("it cannot be read as an event: {error}"))?;
         let topic = Topic::of(&envelope.event_type)
@@ -47,6 +50,7 @@ impl Message {
             }
             headers.push((format!("ce_{name}"), value.into_owned().into_bytes()));
         }
+        headers.extend(lease.map(|lease| (LEASE_HEADER.to_owned(), lease.as_bytes().to_vec())));
         let (key, payload) = (record.execution_id.clone(), record.bytes.clone());
         Ok(Self { position: record.position, topic: topics.of(topic), key, headers, payload })
     }
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn a_message_is_the_cloud_event_in_binary_mode() {
         let record = record(3, "half way");
-        let message = Message::of(&record, &Names::new("lab.")).unwrap();
+        let message = Message::of(&record, &Names::new("lab."), None).unwrap();
         assert_eq!((&*message.topic, &*message.key, &message.payload), ("lab.execution_events", "e", &record.bytes));
         let names: Vec<&str> = message.headers.iter().map(|(name, _)| &**name).collect();
         assert_eq!(

@@ -3,6 +3,8 @@
 //! A batch is handed over as a whole; it is carried once each message of it is acknowledged by all replicas in sync. Whatever
 //! goes wrong ends the producer: the next one begins where nothing is missing (see `producer`).
 //!
+//! Where several podheralds take turns, each batch is a transaction, so that one whose turn is over can publish nothing more.
+//!
 //! A broker refuses whole batches. When it finds fault with a record, all that is left of ours is carried one by one, so that
 //! only the record at fault is left out. That one goes to the topic `dead_letter_queue`, if it can go there.
 
@@ -14,10 +16,10 @@ mod tests;
 mod topics;
 mod wording;
 
-use std::{slice, sync::Arc};
+use std::{slice, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use rdkafka::{ClientConfig, error::KafkaError};
+use rdkafka::{ClientConfig, error::KafkaError, producer::Producer as _};
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use self::{
@@ -28,8 +30,12 @@ use self::{
 use super::{Fault, Rejection, Sink};
 use crate::journal::Record;
 
-pub(crate) use self::{message::Names, producer::Trouble, wording::Way};
-pub use options::{Error, Options, Password, Sasl};
+pub(crate) use self::{
+    message::{LEASE_HEADER, Names},
+    producer::Trouble,
+    wording::Way,
+};
+pub use options::{Error, Fence, Options, Password, Sasl};
 
 /// The name of this sink's cursor, and in metrics.
 pub const NAME: &str = "kafka";
@@ -51,6 +57,8 @@ struct Session {
     is_clean: bool,
     /// All topics were there.
     has_topics: bool,
+    /// Each batch is a transaction.
+    is_transactional: bool,
 }
 
 impl Kafka {
@@ -60,9 +68,26 @@ impl Kafka {
         Self { names: Names::new(&options.topic_prefix), way, options, place: Mutex::default() }
     }
 
+    /// Shuts out whoever published for the same Lease before, and is ready to publish itself.
+    ///
+    /// # Errors
+    /// The Lease is not held, or the far side is not to be had.
+    pub async fn take_over(&self) -> Result<(), Fault> {
+        let mut place = self.place.lock().await;
+        retire(&mut place).await;
+        self.session(&mut place).await.map(drop)
+    }
+
+    /// The uid of the Lease, where there is one.
+    fn lease(&self) -> Result<Option<String>, Fault> {
+        let Some(fence) = &self.options.fence else { return Ok(None) };
+        fence.lease().map(Some).ok_or_else(|| Fault("another podherald holds the Lease of monitor.lease".to_owned()))
+    }
+
     async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
         let mut place = self.place.lock().await;
-        let (messages, mut dead) = self.sort(records);
+        let lease = self.lease()?;
+        let (messages, mut dead) = self.sort(records, lease.as_deref());
         for (index, reason) in self.publish(&mut place, &messages).await? {
             dead.push((messages[index].clone(), reason));
         }
@@ -70,11 +95,11 @@ impl Kafka {
     }
 
     /// What can be handed over, and what not, with the reason.
-    fn sort(&self, records: &[Arc<Record>]) -> (Vec<Message>, Vec<(Message, String)>) {
+    fn sort(&self, records: &[Arc<Record>], lease: Option<&str>) -> (Vec<Message>, Vec<(Message, String)>) {
         let mut messages = Vec::with_capacity(records.len());
         let mut dead = Vec::new();
         for record in records {
-            match Message::of(record, &self.names) {
+            match Message::of(record, &self.names, lease) {
                 Ok(message) => match self.excess(&message) {
                     None => messages.push(message),
                     Some(reason) => dead.push((message, reason)),
@@ -157,13 +182,23 @@ impl Kafka {
         let session = self.session(place).await?;
         // A future that is dropped leaves it so.
         session.is_clean = false;
+        if session.is_transactional
+            && let Err(error) = session.producer.begin()
+        {
+            let fault = session.way.fault(&error, session.producer.trouble().as_ref());
+            retire(place).await;
+            return Err(fault);
+        }
         let published = timeout(self.options.timeout, session.producer.publish(messages)).await;
         let fault = match published {
             Ok(reports) => match verdict(&reports) {
-                Verdict::Delivered => {
-                    session.is_clean = true;
-                    return Ok(reports);
-                }
+                Verdict::Delivered => match session.commit(self.options.timeout).await {
+                    Ok(()) => {
+                        session.is_clean = true;
+                        return Ok(reports);
+                    }
+                    Err(error) => session.way.fault(&error, session.producer.trouble().as_ref()),
+                },
                 Verdict::Record => {
                     retire(place).await;
                     return Ok(reports);
@@ -198,13 +233,20 @@ impl Kafka {
         let client = self.options.client().await;
         let (config, password) = client.map_err(|error| self.way.wrong(&crate::wording::of(&error)))?;
         let way = self.way.with_secret(password.as_deref());
+        let lease = self.lease()?;
+        let is_transactional = lease.is_some();
+        let transactional_id = lease.map(|lease| format!("{}podherald-{lease}", self.options.topic_prefix));
+        let timeout = self.options.timeout;
         let made = spawn_blocking({
             let config = config.clone();
-            move || Producer::make(&config)
+            move || match transactional_id {
+                Some(id) => Producer::make_transactional(&config, &id, timeout),
+                None => Producer::make(&config),
+            }
         });
         let made = made.await.map_err(|error| way.wrong(&format!("making a client failed: {error}")))?;
         let producer = made.map_err(|error| way.fault(&error, None))?;
-        Ok(Session { producer, config, way, is_clean: true, has_topics: false })
+        Ok(Session { producer, config, way, is_clean: true, has_topics: false, is_transactional })
     }
 
     async fn ensure(&self, session: &Session) -> Result<(), Fault> {
@@ -217,6 +259,17 @@ impl Kafka {
         let session = self.session(&mut place).await?;
         session.has_topics = false;
         self.session(&mut place).await.map(drop)
+    }
+}
+
+impl Session {
+    async fn commit(&self, timeout: Duration) -> Result<(), KafkaError> {
+        if !self.is_transactional {
+            return Ok(());
+        }
+        let client = self.producer.client();
+        let committed = spawn_blocking(move || client.commit_transaction(timeout)).await;
+        committed.unwrap_or(Err(KafkaError::Canceled))
     }
 }
 

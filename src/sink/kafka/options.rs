@@ -1,6 +1,6 @@
 //! What the client is made of.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use rdkafka::{ClientConfig, error::KafkaError};
 
@@ -36,6 +36,30 @@ pub struct Options {
     pub sasl: Option<Sasl>,
     /// `kafka.properties`.
     pub properties: Vec<Property>,
+    /// With other podheralds before the same cluster: one at a time may publish.
+    pub fence: Option<Fence>,
+}
+
+/// Tells the uid of the Lease as long as it is held. All who publish for one Lease share a transactional id: whoever opens a client
+/// under it shuts the others' out.
+#[derive(Clone)]
+pub struct Fence(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl Fence {
+    /// One that asks this.
+    pub fn new(lease: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(lease))
+    }
+
+    pub(super) fn lease(&self) -> Option<String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fence").field(&self.lease()).finish()
+    }
 }
 
 /// Who podherald says it is.
@@ -97,6 +121,7 @@ impl Options {
             ca_file: None,
             sasl: None,
             properties: Vec::new(),
+            fence: None,
         }
     }
 

@@ -87,6 +87,22 @@ impl Producer {
         Ok(Self { client: config.create_with_context(trouble.clone())?, trouble })
     }
 
+    /// Makes one that publishes in transactions, and shuts out all earlier ones of this id. Blocks.
+    pub(super) fn make_transactional(config: &ClientConfig, id: &str, timeout: Duration) -> Result<Self, KafkaError> {
+        let mut config = config.clone();
+        config.set("transactional.id", id);
+        // The client refuses one that is longer than a transaction may take, and picks its own.
+        config.remove("message.timeout.ms");
+        let made = Self::make(&config)?;
+        made.client.init_transactions(timeout)?;
+        Ok(made)
+    }
+
+    /// Begins a transaction.
+    pub(super) fn begin(&self) -> Result<(), KafkaError> {
+        self.client.begin_transaction()
+    }
+
     pub(super) fn trouble(&self) -> Option<(Code, String)> {
         self.trouble.get()
     }

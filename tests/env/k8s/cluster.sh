@@ -173,6 +173,7 @@ Y
 grant() {
   namespace podherald
   kubectl apply -k "$here/../../../deploy" > /dev/null
+  kubectl apply -n podherald -f "$here/../../../deploy/lease.yaml" > /dev/null
   cat > "$RUN/podherald.kubeconfig" <<Y
 apiVersion: v1
 kind: Config

@@ -1,0 +1,307 @@
+//! Two podheralds before one cluster and one Kafka, each with a disk of its own: one leads, and whatever becomes of it, the other
+//! goes on where Kafka stands. Nothing is lost, and nothing is there twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, api::DeleteParams};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    cluster::{Cluster, Namespace, Play},
+    herald::{Herald, LIMIT, POLL, ends},
+    kafka::{Broker, Consumed, prefix},
+    proxy::{Fault, Proxy},
+};
+
+const LEASE: &str = "podherald/podherald";
+/// How long a leader may be silent here.
+const DURATION: Duration = Duration::from_secs(3);
+
+/// The Lease that podherald's role allows. One test at a time has it.
+async fn office(cluster: &Cluster) -> MutexGuard<'static, ()> {
+    static OFFICE: Mutex<()> = Mutex::const_new(());
+    let alone = OFFICE.lock().await;
+    let leases: Api<Lease> = Api::namespaced(cluster.admin.clone(), "podherald");
+    match leases.delete("podherald", &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        deleted => drop(deleted.unwrap()),
+    }
+    alone
+}
+
+/// What both go by.
+struct World<'a> {
+    namespace: Namespace<'a>,
+    broker: &'static Broker,
+    prefix: String,
+    ids: Vec<String>,
+}
+
+impl<'a> World<'a> {
+    async fn new(cluster: &'a Cluster) -> Self {
+        let (namespace, broker) = (cluster.namespace().await, Broker::shared().await);
+        Self { namespace, broker, prefix: prefix(), ids: Vec::new() }
+    }
+
+    async fn start(&self, kubeconfig: &Path) -> Member {
+        let data = TempDir::new().unwrap();
+        let herald = Herald::start(kubeconfig, &data, &self.settings()).await;
+        Member { herald, data }
+    }
+
+    /// The same again on the same disk.
+    async fn start_again(&self, kubeconfig: &Path, data: TempDir) -> Member {
+        let herald = Herald::start(kubeconfig, &data, &self.settings()).await;
+        Member { herald, data }
+    }
+
+    fn settings(&self) -> [(&'static str, &str); 6] {
+        [
+            ("PODHERALD_KUBE__NAMESPACES", &self.namespace.name),
+            ("PODHERALD_KAFKA__BROKERS", self.broker.address()),
+            ("PODHERALD_KAFKA__TOPIC_PREFIX", &self.prefix),
+            ("PODHERALD_KAFKA__TIMEOUT", "3s"),
+            ("PODHERALD_MONITOR__LEASE", LEASE),
+            ("PODHERALD_MONITOR__LEASE_DURATION", "3s"),
+        ]
+    }
+
+    async fn create(&mut self, count: i32, play: impl Fn(i32) -> Play) -> Vec<String> {
+        let first = self.ids.len();
+        for n in 0..count {
+            let id = self.namespace.id(&format!("{}", self.ids.len()));
+            self.namespace.create(&id, &play(n)).await;
+            self.ids.push(id);
+        }
+        self.ids[first..].to_vec()
+    }
+
+    /// Some pods come and end, and are told.
+    async fn flow(&mut self, by: &Herald) {
+        for id in self.create(5, Play::exits).await {
+            by.ended(&id).await;
+        }
+    }
+
+    async fn consumed(&self) -> Vec<Consumed> {
+        let mut all = self.broker.consume_all(&format!("{}execution_events", self.prefix)).await;
+        all.extend(self.broker.consume_all(&format!("{}pod_events", self.prefix)).await);
+        all
+    }
+
+    /// Waits until Kafka has one end of each execution, and fails unless each event is there once and both tell the same.
+    async fn assert_complete(&self, heralds: &[&Herald]) {
+        let deadline = Instant::now() + LIMIT;
+        let consumed = loop {
+            let consumed = self.consumed().await;
+            let ended: BTreeSet<String> =
+                consumed.iter().filter(|message| ends(&message.json())).map(|message| message.key.clone()).collect();
+            if self.ids.iter().all(|id| ended.contains(id)) {
+                break consumed;
+            }
+            assert!(Instant::now() < deadline, "Kafka has the ends of {ended:?} of {:?}", self.ids);
+            sleep(POLL).await;
+        };
+        let mut told: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for message in &consumed {
+            let id = message.json()["event_id"].as_str().unwrap().to_owned();
+            let again = told.insert(id.clone(), message.bytes.to_vec());
+            assert!(again.is_none(), "{id} is there twice: {consumed:#?}");
+        }
+        for id in &self.ids {
+            let of_id = || consumed.iter().filter(|message| message.key == *id).map(Consumed::json);
+            assert_eq!(of_id().filter(ends).count(), 1, "{:#?}", of_id().collect::<Vec<_>>());
+            let types: BTreeSet<_> = of_id().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect();
+            for must in ["pod_scheduled", "execution_started", "pod_running", "execution_running", "pod_terminated"] {
+                assert!(types.contains(must), "{id} lacks {must}: {types:?}");
+            }
+        }
+        for herald in heralds {
+            for id in &self.ids {
+                self.assert_shows(herald, id, &told).await;
+            }
+        }
+    }
+
+    /// Waits until it shows what Kafka has, byte by byte.
+    async fn assert_shows(&self, herald: &Herald, id: &str, told: &BTreeMap<String, Vec<u8>>) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let path = format!("/executions/{id}/events?limit=500");
+            let (_, page) = herald.try_get(&path, "application/json").await.unwrap();
+            let page: BTreeMap<String, Box<serde_json::value::RawValue>> = serde_json::from_slice(&page).unwrap();
+            let events: Vec<&serde_json::value::RawValue> = serde_json::from_str(page["items"].get()).unwrap();
+            let mine: BTreeMap<String, Vec<u8>> = events
+                .iter()
+                .map(|event| {
+                    let parsed: Value = serde_json::from_str(event.get()).unwrap();
+                    (parsed["event_id"].as_str().unwrap().to_owned(), event.get().as_bytes().to_vec())
+                })
+                .collect();
+            let theirs: BTreeMap<_, _> = told
+                .iter()
+                .filter(|(_, bytes)| serde_json::from_slice::<Value>(bytes).unwrap()["execution_id"] == id)
+                .map(|(event, bytes)| (event.clone(), bytes.clone()))
+                .collect();
+            if mine == theirs {
+                return;
+            }
+            let shown = |events: &BTreeMap<String, Vec<u8>>| {
+                events.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<Vec<_>>()
+            };
+            assert!(
+                Instant::now() < deadline,
+                "{id}: it shows {:#?}, Kafka has {:#?}\n{}",
+                shown(&mine),
+                shown(&theirs),
+                herald.log()
+            );
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// One of them.
+struct Member {
+    herald: Herald,
+    data: TempDir,
+}
+
+impl Member {
+    async fn leads(&self) -> bool {
+        self.herald.counter("podherald_leadership_leading").await == 1
+    }
+
+    /// How long it takes.
+    async fn until_leading(&self) -> Duration {
+        let begun = Instant::now();
+        while !self.leads().await {
+            assert!(begun.elapsed() < LIMIT, "it does not lead:\n{}", self.herald.log());
+            sleep(POLL).await;
+        }
+        begun.elapsed()
+    }
+
+    async fn until_following(&self) {
+        let begun = Instant::now();
+        while self.leads().await {
+            assert!(begun.elapsed() < LIMIT, "it does not follow:\n{}", self.herald.log());
+            sleep(POLL).await;
+        }
+    }
+
+    async fn logs_read(&self) -> u64 {
+        self.herald.counter("podherald_logs_collect_seconds_count").await
+    }
+}
+
+/// podherald's kubeconfig by way of another address.
+fn kubeconfig_by_way_of(address: &str, cluster: &Cluster, data: &TempDir) -> (PathBuf, String) {
+    let text = fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let server = text.split("https://").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let path = data.path().join("kubeconfig");
+    fs::write(&path, text.replace(&server, address)).unwrap();
+    (path, server)
+}
+
+#[tokio::test]
+async fn who_stands_by_shows_what_the_leader_tells_reads_no_log_and_takes_over_at_once_when_it_leaves() {
+    let cluster = Cluster::shared().await;
+    let _alone = office(&cluster).await;
+    let mut world = World::new(&cluster).await;
+    let mut one = world.start(&cluster.kubeconfig()).await;
+    one.until_leading().await;
+    let other = world.start(&cluster.kubeconfig()).await;
+    world.flow(&other.herald).await;
+    assert!(!other.leads().await);
+    assert_eq!(other.logs_read().await, 0);
+    world.assert_complete(&[&one.herald, &other.herald]).await;
+    world.create(2, |_| Play { run_for: "1s", ..Play::exits(0) }).await;
+    one.herald.signal(Signal::TERM);
+    assert!(one.herald.end().await.success(), "{}", one.herald.log());
+    let gap = other.until_leading().await;
+    eprintln!("handed over in {gap:?}");
+    assert!(gap < DURATION, "it waited for a Lease that was given back: {gap:?}");
+    world.flow(&other.herald).await;
+    world.assert_complete(&[&other.herald]).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not() {
+    let cluster = Cluster::shared().await;
+    let _alone = office(&cluster).await;
+    let mut world = World::new(&cluster).await;
+    let one = world.start(&cluster.kubeconfig()).await;
+    one.until_leading().await;
+    let other = world.start(&cluster.kubeconfig()).await;
+    world.flow(&one.herald).await;
+    // In the midst of lives.
+    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    let Member { herald, data } = one;
+    herald.kill().await;
+    let gap = other.until_leading().await;
+    eprintln!("took over in {gap:?} after a kill, with a Lease of {DURATION:?}");
+    world.flow(&other.herald).await;
+    world.assert_complete(&[&other.herald]).await;
+    // What it had told itself it need not be told; what the other has told it takes over.
+    let one = world.start_again(&cluster.kubeconfig(), data).await;
+    world.flow(&other.herald).await;
+    world.assert_complete(&[&one.herald, &other.herald]).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_was_asleep_can_publish_nothing_more() {
+    let cluster = Cluster::shared().await;
+    let _alone = office(&cluster).await;
+    let mut world = World::new(&cluster).await;
+    let one = world.start(&cluster.kubeconfig()).await;
+    one.until_leading().await;
+    let other = world.start(&cluster.kubeconfig()).await;
+    world.flow(&one.herald).await;
+    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    one.herald.signal(Signal::STOP);
+    let gap = other.until_leading().await;
+    eprintln!("took over in {gap:?} from one that was stopped");
+    world.flow(&other.herald).await;
+    one.herald.signal(Signal::CONT);
+    one.until_following().await;
+    world.flow(&other.herald).await;
+    assert!(other.leads().await);
+    world.assert_complete(&[&one.herald, &other.herald]).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
+    let cluster = Cluster::shared().await;
+    let _alone = office(&cluster).await;
+    let mut world = World::new(&cluster).await;
+    let place = TempDir::new().unwrap();
+    let (_, server) = kubeconfig_by_way_of("nowhere", &cluster, &place);
+    let (proxy, address) = Proxy::before(&server, "apiserver", world.broker.variable("TOXIPROXY")).await;
+    let (kubeconfig, _) = kubeconfig_by_way_of(&address, &cluster, &place);
+    let one = world.start(&kubeconfig).await;
+    one.until_leading().await;
+    let other = world.start(&cluster.kubeconfig()).await;
+    world.flow(&one.herald).await;
+    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    proxy.break_by(Fault::Cut).await;
+    let gap = other.until_leading().await;
+    eprintln!("took over in {gap:?} from one that was cut off");
+    one.until_following().await;
+    world.flow(&other.herald).await;
+    proxy.heal().await;
+    world.flow(&other.herald).await;
+    world.assert_complete(&[&one.herald, &other.herald]).await;
+}
