@@ -344,10 +344,10 @@ struct Parts<'a> {
 impl Parts<'_> {
     /// Where several podheralds are to take turns.
     fn election(&mut self, cluster: &Cluster) -> (Option<Election>, Part) {
-        let Self { config, journal, clock, readiness, registry, .. } = self;
+        let config = self.config;
         match (&config.monitor.lease, kafka_options(config), cluster) {
             (Some(lease), Some(kafka), Cluster::Client(client)) => {
-                let (election, part) = Election::new(config, lease, kafka, client, journal, clock, readiness, registry);
+                let (election, part) = Election::new(self, lease, kafka, client);
                 (Some(election), part)
             }
             // `Config` refuses a Lease without the rest.

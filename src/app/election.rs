@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use podherald_core::told::Told;
-use prometheus_client::registry::Registry;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
+use super::Parts;
 use crate::{
-    clock::Clock,
-    config::{Config, LeaseName},
-    health::Readiness,
-    journal::Journal,
+    config::LeaseName,
+    health::Role,
     leadership::{Elector, Leads, Metrics, Office, Predecessor, Signs, Succession},
     relay::Turns,
     sink::kafka::{Fence, Kafka, Options},
@@ -47,16 +45,9 @@ impl Part {
 
 impl Election {
     /// The election for this Lease, and the monitor's part in it.
-    pub(super) fn new(
-        config: &Config,
-        lease: &LeaseName,
-        kafka: Options,
-        client: &kube::Client,
-        journal: &Arc<dyn Journal>,
-        clock: &Arc<dyn Clock>,
-        readiness: &Arc<Readiness>,
-        registry: &mut Registry,
-    ) -> (Self, Part) {
+    pub(super) fn new(parts: &mut Parts<'_>, lease: &LeaseName, kafka: Options, client: &kube::Client) -> (Self, Part) {
+        let Parts { config, journal, clock, readiness, registry, .. } = parts;
+        let (journal, clock, readiness) = (Arc::clone(journal), Arc::clone(clock), Arc::clone(readiness));
         let metrics = Metrics::default();
         metrics.register(registry);
         let office = Office {
@@ -65,11 +56,14 @@ impl Election {
             duration: config.monitor.lease_duration,
             me: format!("podherald:{}", journal.epoch()),
         };
-        let elector = Elector::new(client.clone(), office, clock.clone(), readiness.clone(), metrics.clone());
+        let elector = Elector::new(client.clone(), office, clock, readiness.clone(), metrics.clone());
         let signs = elector.signs();
+        let trouble = signs.trouble.subscribe();
+        let probe = move || trouble.borrow().clone().map_or(Ok(()), Err);
+        readiness.register(Role::Monitor, "lease", Arc::new(probe));
         let (told, told_inbox) = mpsc::channel(TOLD);
         let listed = watch::Sender::new(None);
-        let predecessor = Predecessor { options: kafka, journal: journal.clone(), told, metrics: metrics.clone() };
+        let predecessor = Predecessor { options: kafka, journal, told, metrics: metrics.clone() };
         let succession = Succession::new(signs.clone(), listed.subscribe(), predecessor, metrics);
         let part = Part { leads: succession.telling(), told: told_inbox, listed };
         (Self { elector, succession, signs }, part)

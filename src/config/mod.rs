@@ -170,7 +170,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 80);
+        assert_eq!(keys.len(), 82);
     }
 
     #[test]
@@ -222,6 +222,12 @@ mod tests {
             (vec![("roles", "")], "at least one of"),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
+            (vec![("monitor.lease", "podherald")], "a Lease as `NAMESPACE/NAME`"),
+            (vec![("monitor.lease", "a/b/c")], "a Lease as `NAMESPACE/NAME`"),
+            (vec![("monitor.lease", "a/b"), ("kube.mode", "cluster")], "`off` without kafka.brokers"),
+            (vec![("monitor.lease", "a/b"), ("kafka.brokers", "k:9092")], "`off` with kube.mode = embedded"),
+            (vec![("monitor.lease_duration", "2s")], "whole seconds from 3s to 1h"),
+            (vec![("monitor.lease_duration", "3500ms")], "whole seconds from 3s to 1h"),
             (vec![("journal.max_bytes", "4GB")], "a size such as"),
             (vec![("journal.max_bytes", "4KiB")], "at least `256KiB`"),
             (vec![("kafka.brokers", "localhost")], "brokers such as `kafka.example:9092`"),

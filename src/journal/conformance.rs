@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use podherald_core::{
-    event::Slot,
+    event::{Draft, Event, Slot},
     execution::{Execution, Status},
+    told::Told,
 };
 
 use super::{
-    Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next, PodQuery, Record,
-    Retention, Subscription,
+    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next, Place,
+    PodQuery, Record, Retention, Subscription,
     fixture::{Pod, at},
 };
 
@@ -52,6 +53,9 @@ macro_rules! suite {
             a_batch_is_bounded_in_records_and_in_bytes,
             retention_waits_for_required_sinks_and_for_no_other,
             what_other_roles_tell_is_numbered_kept_and_shown_before_and_after_there_is_a_pod,
+            what_another_monitor_has_published_is_shown_as_it_was,
+            of_an_event_that_is_known_it_is_only_noted_that_it_was_told,
+            another_monitor_may_have_counted_an_attempt_first,
             a_closed_journal_says_so,
         );
     };
@@ -441,6 +445,63 @@ pub(crate) async fn what_other_roles_tell_is_numbered_kept_and_shown_before_and_
     assert_eq!(ids(journal, ExecutionQuery { namespace: Some("lab".into()), ..all() }).await, ["e"]);
     let known = journal.known(vec![("u".to_owned(), "e".to_owned())]).await.unwrap();
     assert_eq!(known[0].claim.as_ref().unwrap().namespace, "lab", "the first pod owns it, not who spoke first");
+}
+
+/// What another one made of this change.
+fn published(change: &Change) -> Vec<Adopted> {
+    let number = |(seq, draft): (u64, &Draft)| {
+        let event = draft.clone().number("pod-monitor:other", seq);
+        let bytes = event.to_bytes().into();
+        Adopted { event, bytes }
+    };
+    (1..).zip(&*change.events).map(number).collect()
+}
+
+fn place(partition: i32, next: i64) -> Place {
+    Place { topic: "execution_events".to_owned(), partition, next }
+}
+
+pub(crate) async fn what_another_monitor_has_published_is_shown_as_it_was(journal: &dyn Journal) {
+    assert_eq!(journal.places().await.unwrap(), []);
+    let mut follower = journal.follow("e");
+    let adopted = published(&Pod::new("e", "u", 1).end(at(3), 3, "hello"));
+    journal.adopt(adopted.clone(), vec![place(0, 5), place(1, 7)]).await.unwrap();
+    journal.adopt(vec![], vec![place(0, 6)]).await.unwrap();
+    assert_eq!(journal.places().await.unwrap(), [place(0, 6), place(1, 7)]);
+    let execution = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!((execution.status, execution.stdout.as_deref()), (Status::Failed, Some("hello")));
+    let records = journal.execution_events("e".into(), 0, 9).await.unwrap();
+    for (record, adopted) in records.iter().zip(&adopted) {
+        let Event { source, seq, .. } = &adopted.event;
+        assert_eq!((&record.bytes, &*record.source, record.seq, record.told), (&adopted.bytes, &**source, *seq, true));
+        assert!(matches!(follower.try_next(), Some(Next::Record(heard)) if heard == *record));
+    }
+    assert_eq!(records.len(), adopted.len());
+    // Here it would say so itself, and is known by its id.
+    append(journal, vec![Pod::new("e", "u", 1).end(at(4), 3, "hello again")]).await;
+    assert_eq!(journal.execution_events("e".into(), 0, 9).await.unwrap().len(), adopted.len());
+    let known = journal.known(vec![("u".to_owned(), "e".to_owned())]).await.unwrap().remove(0);
+    assert_eq!(known.told, adopted.iter().map(|adopted| Told::of(&adopted.event)).collect::<Vec<_>>());
+}
+
+pub(crate) async fn of_an_event_that_is_known_it_is_only_noted_that_it_was_told(journal: &dyn Journal) {
+    let change = Pod::new("e", "u", 1).schedule(at(1));
+    append(journal, vec![change.clone()]).await;
+    let mine = journal.execution_events("e".into(), 0, 9).await.unwrap();
+    journal.adopt(published(&change), vec![]).await.unwrap();
+    let marked = journal.execution_events("e".into(), 0, 9).await.unwrap();
+    let told = |record: &Arc<Record>| Arc::new(Record { told: true, ..Record::clone(record) });
+    assert_eq!(marked, mine.iter().map(told).collect::<Vec<_>>());
+    assert!(!mine[0].told);
+}
+
+pub(crate) async fn another_monitor_may_have_counted_an_attempt_first(journal: &dyn Journal) {
+    let mut pod = Pod::new("e", "u", 1);
+    append(journal, vec![pod.schedule(at(1))]).await;
+    pod.evidence.attempt = 4;
+    append(journal, vec![pod.start(at(2))]).await;
+    let known = journal.known(vec![("u2".to_owned(), "e".to_owned())]).await.unwrap().remove(0);
+    assert_eq!(known.claim.unwrap().attempts.values().copied().collect::<Vec<_>>(), [4]);
 }
 
 pub(crate) async fn a_closed_journal_says_so(journal: &dyn Journal) {

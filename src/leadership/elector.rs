@@ -45,11 +45,18 @@ pub struct Signs {
     pub uid: watch::Sender<Option<String>>,
     /// What another leader says of its sinks.
     pub carried: watch::Sender<Carried>,
+    /// Why it is not known who leads.
+    pub trouble: watch::Sender<Option<String>>,
 }
 
 impl Default for Signs {
     fn default() -> Self {
-        Self { held: watch::Sender::new(None), uid: watch::Sender::new(None), carried: watch::Sender::default() }
+        Self {
+            held: watch::Sender::new(None),
+            uid: watch::Sender::new(None),
+            carried: watch::Sender::default(),
+            trouble: watch::Sender::new(None),
+        }
     }
 }
 
@@ -94,7 +101,11 @@ impl Elector {
         loop {
             let asked = Instant::now();
             // A request that hangs must not outlive what it is for.
-            match timeout(interval * 2, self.look()).await {
+            let tried = timeout(interval * 2, self.look()).await;
+            if matches!(tried, Ok(Ok(_))) {
+                self.signs.trouble.send_replace(None);
+            }
+            match tried {
                 Ok(Ok(Tried::Holding)) => self.hold(reliable_until(asked, self.office.duration)),
                 Ok(Ok(Tried::Waiting)) => self.lose("another holds it"),
                 Ok(Err(error)) => self.fail(&wording::of(&error)),
@@ -138,12 +149,12 @@ impl Elector {
     fn fail(&self, error: &str) {
         self.metrics.failures.inc();
         let Office { namespace, name, .. } = &self.office;
-        tracing::warn!(
-            namespace,
-            name,
-            error,
-            "the Lease cannot be looked at or renewed, trying again; the role must allow get, create and update of it"
+        let trouble = format!(
+            "the Lease {name} in namespace {namespace} (monitor.lease) cannot be looked at or renewed: {error}; the role must \
+             allow get, create and update of it, as deploy/lease.yaml does"
         );
+        tracing::warn!(trouble, "it is not known who leads, trying again");
+        self.signs.trouble.send_replace(Some(trouble));
         self.expire();
     }
 

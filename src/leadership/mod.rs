@@ -74,7 +74,7 @@ impl Leads {
 /// One that nobody changes any more stays as it is.
 async fn changed<T>(watched: &mut watch::Receiver<T>) {
     if watched.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -113,13 +113,14 @@ mod tests {
         let (held, reads) = watch::channel(Some(Instant::now() + Duration::from_secs(10)));
         let (_ready, is_ready) = watch::channel(true);
         let mut leads = Leads::new(reads, is_ready);
-        let lost = tokio::spawn(async move { leads.until(false).await });
-        for _ in 0..5 {
-            tokio::time::sleep(Duration::from_secs(9)).await;
-            held.send_replace(Some(Instant::now() + Duration::from_secs(10)));
-        }
-        assert!(!lost.is_finished());
-        tokio::time::sleep(Duration::from_secs(11)).await;
-        assert!(lost.is_finished());
+        let renewals = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                held.send_replace(Some(Instant::now() + Duration::from_secs(10)));
+            }
+        };
+        let begun = Instant::now();
+        tokio::join!(renewals, leads.until(false));
+        assert_eq!(begun.elapsed(), Duration::from_secs(5 * 9 + 10));
     }
 }

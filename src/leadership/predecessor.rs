@@ -123,7 +123,7 @@ impl Predecessor {
         let open = TOPICS.map(|topic| {
             let (config, topic, places, way) = (consuming(&client), names.of(topic), places.clone(), way.clone());
             spawn_blocking(move || {
-                open(&config, topic, &places, from, timeout).map_err(|error| way.fault(&error, None))
+                open(&config, &topic, &places, from, timeout).map_err(|error| way.fault(&error, None))
             })
         });
         let [first, second] = open;
@@ -228,13 +228,13 @@ fn consuming(client: &ClientConfig) -> ClientConfig {
 /// A reader of a topic, from where it was left. Blocks.
 fn open(
     config: &ClientConfig,
-    topic: Arc<str>,
+    topic: &str,
     places: &[Place],
     from: i64,
     timeout: Duration,
 ) -> Result<Reader, KafkaError> {
     let consumer: StreamConsumer<Context> = config.create_with_context(Context(Trouble::default()))?;
-    let metadata = consumer.fetch_metadata(Some(&topic), timeout)?;
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
     let found = metadata.topics().first().filter(|found| found.error().is_none());
     let Some(found) = found else {
         return Err(KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition));
@@ -242,17 +242,17 @@ fn open(
     let partitions: Vec<i32> = found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
     let mut asked = TopicPartitionList::new();
     for partition in &partitions {
-        asked.add_partition_offset(&topic, *partition, Offset::Offset(from))?;
+        asked.add_partition_offset(topic, *partition, Offset::Offset(from))?;
     }
     let by_time = consumer.offsets_for_times(asked, Timeout::After(timeout))?;
     let mut assigned = TopicPartitionList::new();
     for partition in &partitions {
-        let left = places.iter().find(|place| *place.topic == *topic && place.partition == *partition);
+        let left = places.iter().find(|place| place.topic == topic && place.partition == *partition);
         let offset = match left {
             Some(place) => Offset::Offset(place.next),
-            None => by_time.find_partition(&topic, *partition).map_or(Offset::Beginning, |found| found.offset()),
+            None => by_time.find_partition(topic, *partition).map_or(Offset::Beginning, |found| found.offset()),
         };
-        assigned.add_partition_offset(&topic, *partition, offset)?;
+        assigned.add_partition_offset(topic, *partition, offset)?;
     }
     consumer.assign(&assigned)?;
     Ok(Reader { consumer: Some(consumer), partitions: partitions.len(), at_end: BTreeSet::new() })

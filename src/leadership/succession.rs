@@ -103,7 +103,7 @@ impl Succession {
         self.metrics.leading.set(1);
         let took_ms = since.elapsed().as_millis();
         tracing::info!(took_ms, "all that the last leader has published is known: leading");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Reads what others publish, or takes over from them, however often that takes.

@@ -125,7 +125,6 @@ impl Monitor {
         let left: Vec<(String, String)> =
             left.iter().map(|evidence| (evidence.uid.clone(), evidence.execution_id.clone())).collect();
         let mut known = self.known(left.iter().cloned().collect()).await?;
-        let mut untold = 0;
         for (uid, _) in left {
             // What the last leader told may be known to the journal before it is to the loop.
             for told in known.remove(&uid).unwrap_or_default().told {
@@ -137,7 +136,6 @@ impl Monitor {
             }
             if !tracked.evidence.untold.is_empty() {
                 let events = std::mem::take(&mut Arc::make_mut(&mut tracked.evidence).untold);
-                untold += events.len();
                 if tracked.evidence.is_closed() {
                     outcome.closed.push(uid.clone());
                 } else if tracked.evidence.is_at_rest() {
@@ -146,8 +144,6 @@ impl Monitor {
                 outcome.changes.add(&uid, events);
             }
         }
-        let (tracked, collecting) = (self.index.count(), outcome.collect.len());
-        tracing::info!(tracked, collecting, untold, "telling what becomes of these from here on");
         Ok(())
     }
 

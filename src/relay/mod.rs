@@ -153,6 +153,7 @@ impl Relay {
         let Turns { mut leads, mut carried, is_shared } = self.turns.clone();
         let mut trail = Trail::default();
         let mut complete = Instant::now();
+        self.progress.succeeds();
         loop {
             let head = *self.head.borrow_and_update();
             let passed = if is_shared {

@@ -4,19 +4,21 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CHECK, FLUSH, Progress, Relay};
+use super::{CHECK, FLUSH, Progress, Relay, Turns};
 use crate::{
     clock::{Clock, TokioClock},
     health::SinkHealth,
     journal::{
-        Bounds, DeadLetterQuery, Journal, Options, Retention, Sqlite, Subscription,
+        Adopted, Bounds, DeadLetterQuery, Journal, Options, Retention, Sqlite, Subscription,
         fixture::{Pod, at},
     },
+    leadership::{Carried, Leads},
     sink::memory::Memory,
 };
 
@@ -55,6 +57,34 @@ impl World {
         progress
     }
 
+    /// Starts one that takes turns with another podherald.
+    async fn relay_in_turns(&mut self, of: Subscription, sink: &Memory, is_shared: bool) -> Turn {
+        let cursor = self.journal.subscribe(vec![of.clone()]).await.unwrap()[0];
+        let (held, leads) = (watch::Sender::new(None), watch::Sender::new(true));
+        let carried = watch::Sender::new(Carried::default());
+        let turns =
+            Turns { leads: Leads::new(held.subscribe(), leads.subscribe()), carried: carried.subscribe(), is_shared };
+        let relay = Relay::new(of, cursor, Arc::new(sink.clone()), self.journal.clone(), self.clock.clone());
+        let relay = relay.in_turns(turns);
+        let progress = relay.progress();
+        let stop = self.stop.clone();
+        self.tasks.spawn(relay.run(stop));
+        Turn { held, _leads: leads, carried, progress }
+    }
+
+    /// The same lives as [`append`](Self::append), told by another podherald.
+    async fn adopt(&self, lives: std::ops::Range<i64>) {
+        for n in lives {
+            let changes = Pod::new(&format!("e{n}"), &format!("u{n}"), 1).life(n);
+            let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
+            let adopted = (1..).zip(drafts).map(|(seq, draft)| {
+                let event = draft.number("pod-monitor:other", seq);
+                Adopted { bytes: event.to_bytes().into(), event }
+            });
+            self.journal.adopt(adopted.collect(), vec![]).await.unwrap();
+        }
+    }
+
     /// So many lives of five events, one execution each, one second apart.
     async fn append(&self, lives: std::ops::Range<i64>) {
         for n in lives {
@@ -72,6 +102,31 @@ impl World {
     /// As a kill does.
     async fn kill(&mut self) {
         self.tasks.shutdown().await;
+    }
+}
+
+/// Another podherald's hand on a relay.
+struct Turn {
+    held: watch::Sender<Option<Instant>>,
+    _leads: watch::Sender<bool>,
+    carried: watch::Sender<Carried>,
+    progress: Progress,
+}
+
+impl Turn {
+    fn begin(&self) {
+        self.held.send_replace(Some(Instant::now() + Duration::from_hours(1)));
+    }
+
+    fn end(&self) {
+        self.held.send_replace(None);
+    }
+
+    /// The other one was so far behind a second ago.
+    fn hear(&self, lag: u64) {
+        let after = Instant::now().checked_sub(Duration::from_secs(1));
+        let lag = [("one".to_owned(), Duration::from_secs(lag))].into();
+        self.carried.send_replace(Carried { after, lag });
     }
 }
 
@@ -316,4 +371,66 @@ async fn the_lag_in_seconds_is_that_of_what_is_still_missing() {
     assert_eq!(lag(&progress.health()), (LIFE, 14), "at most: the second came later than the first was read");
     sleep(Duration::from_secs(10)).await;
     assert_eq!(lag(&progress.health()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_its_turn_a_relay_carries_nothing_and_in_it_what_nobody_has_told() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    let turn = world.relay_in_turns(ONE, &sink, true).await;
+    world.adopt(0..2).await;
+    until(MOMENT, || turn.progress.health().lag_events == 0).await;
+    // What it had written down before, and the other one did not tell.
+    world.append(2..3).await;
+    world.adopt(3..4).await;
+    sleep(CHECK * 3).await;
+    assert_eq!(positions(&sink), [0; 0]);
+    let health = turn.progress.health();
+    assert_eq!((health.lag_events, health.failing), (2 * LIFE, false));
+    turn.begin();
+    until(MOMENT * 3, || positions(&sink) == (2 * LIFE + 1..=3 * LIFE).collect::<Vec<_>>()).await;
+    until(MOMENT, || turn.progress.health().lag_events == 0).await;
+    world.append(4..5).await;
+    until(MOMENT * 3, || positions(&sink).len() as u64 == 2 * LIFE).await;
+    turn.end();
+    sleep(MOMENT).await;
+    world.append(5..6).await;
+    sleep(CHECK).await;
+    assert_eq!(positions(&sink).len() as u64, 2 * LIFE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_of_its_own_is_given_again_only_what_the_other_may_not_have_carried() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    let turn = world.relay_in_turns(ONE, &sink, false).await;
+    for life in 0..10 {
+        world.adopt(life..life + 1).await;
+        turn.hear(3);
+        sleep(Duration::from_secs(1)).await;
+    }
+    turn.begin();
+    until(MOMENT * 3, || positions(&sink).last() == Some(&(10 * LIFE))).await;
+    let again = positions(&sink);
+    assert_eq!(again, (again[0]..=10 * LIFE).collect::<Vec<_>>());
+    // Behind by 3 s, told 1 s ago, and 1 s for safety.
+    assert_eq!(again[0], 5 * LIFE + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_whose_turn_ends_in_mid_batch_lets_go_of_it() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().pause = Duration::from_secs(60);
+    let turn = world.relay_in_turns(ONE, &sink, true).await;
+    turn.begin();
+    world.append(0..1).await;
+    sleep(MOMENT).await;
+    turn.end();
+    world.adopt(0..1).await;
+    until(CHECK * 2, || turn.progress.health().lag_events == 0).await;
+    sink.far().pause = Duration::ZERO;
+    turn.begin();
+    sleep(CHECK).await;
+    assert_eq!(positions(&sink), [0; 0], "the other one has told it");
 }

@@ -15,6 +15,7 @@ mod faulty_journal;
 mod herald;
 mod inside;
 mod jobs;
+mod leadership;
 mod limits;
 mod live;
 mod logs;
