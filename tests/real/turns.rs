@@ -10,6 +10,10 @@ use std::{
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, api::DeleteParams};
+use podherald::sink::{
+    Sink,
+    kafka::{Fence, Kafka, Options},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -23,6 +27,7 @@ use crate::{
     herald::{Herald, LIMIT, POLL, ends},
     kafka::{Broker, Consumed, prefix},
     proxy::{Fault, Proxy},
+    sink::conformance::record,
 };
 
 const LEASE: &str = "podherald/podherald";
@@ -313,4 +318,32 @@ async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     proxy.heal().await;
     world.flow(&other.herald).await;
     world.assert_complete(&[&one.herald, &other.herald]).await;
+}
+
+#[tokio::test]
+async fn who_is_shut_out_of_kafka_publishes_nothing_more_and_what_it_had_under_way_is_not_there() {
+    let (broker, prefix) = (Broker::shared().await, prefix());
+    let lease = prefix.clone();
+    let options = Options { fence: Some(Fence::new(move || Some(lease.clone()))), ..broker.options(&prefix) };
+    let (one, other) = (Kafka::new(options.clone()), Kafka::new(options));
+    one.take_over().await.unwrap();
+    one.deliver(&[record(1, "first")]).await.unwrap();
+    other.take_over().await.unwrap();
+    let refused = one.deliver(&[record(2, "late")]).await.unwrap_err();
+    assert!(refused.0.contains("another podherald has taken over"), "{refused}");
+    other.deliver(&[record(3, "second")]).await.unwrap();
+    let there = broker.consume_all(&format!("{prefix}execution_events")).await;
+    let mut numbers: Vec<_> = there.iter().map(|message| message.json()["seq"].as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 3]);
+    assert!(there.iter().all(|message| message.header("podherald-lease") == Some(&prefix)));
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_published() {
+    let (broker, prefix) = (Broker::shared().await, prefix());
+    let sink = Kafka::new(Options { fence: Some(Fence::new(|| None)), ..broker.options(&prefix) });
+    for refused in [sink.take_over().await.unwrap_err(), sink.deliver(&[record(1, "late")]).await.unwrap_err()] {
+        assert!(refused.0.contains("monitor.lease"), "{refused}");
+    }
 }

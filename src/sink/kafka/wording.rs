@@ -77,7 +77,7 @@ impl Way {
         // What the client says by itself tells more than a wait that was over.
         let (code, said) = match trouble {
             Some((code, said)) if is_of_waiting(error) => (*code, said.clone()),
-            Some((_, said)) if blame(error) == Blame::Other => (code, format!("{error}; {said}")),
+            Some((code, said)) if blame(error) == Blame::Other => (*code, format!("{error}; {said}")),
             _ => (code, error.to_string()),
         };
         let (what, advice) = meaning(code);
@@ -156,6 +156,11 @@ fn meaning(code: Code) -> (&'static str, &'static str) {
         | Code::UnknownProducerId => {
             ("it does not take this producer any more", "a new one begins where nothing is missing")
         }
+        Code::Fenced => ("another podherald has taken over and shut this one out", ""),
+        Code::TransactionalIdAuthorizationFailed => (
+            "its user may not do what is needed",
+            "with monitor.lease it needs Write on the transactional id podherald-*, behind kafka.topic_prefix",
+        ),
         Code::UnsupportedFeature | Code::UnsupportedVersion => ("it is too old", "podherald needs Kafka 0.11 or newer"),
         _ => ("it refuses", ""),
     }
