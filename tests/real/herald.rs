@@ -121,6 +121,14 @@ impl Herald {
         ended.unwrap_or_else(|_| panic!("podherald does not end:\n{}", self.log())).unwrap()
     }
 
+    /// Memory that the process holds now.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let id = self.process.id().expect("it was not waited for yet");
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.process.id().expect("it was not waited for yet");

@@ -22,4 +22,5 @@ mod outages;
 mod proxy;
 mod publisher;
 mod sink;
+mod soak;
 mod turns;
