@@ -1,6 +1,10 @@
 //! One execution's stream: snapshot, its events, and the end.
 
-use std::{collections::VecDeque, sync::Arc, vec};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    vec,
+};
 
 use bytes::Bytes;
 use podherald_core::execution::{Execution, VersionVector};
@@ -173,12 +177,20 @@ impl One {
         Ok(())
     }
 
-    /// True if events between what the reader has and this page were pruned: numbers have no gaps otherwise. A reader that
-    /// has nothing takes what is left.
+    /// True if events between what the reader has and this page were pruned: of this journal's own, numbers have no gaps otherwise. Of
+    /// another's some may have been known already; but its first one here follows on what a reader has, or is among it. A reader
+    /// that has nothing takes what is left.
     fn misses_some_before(&self, page: &[Arc<Record>]) -> bool {
         let mut seen = self.seen.clone();
+        let mut met = BTreeSet::new();
         page.iter().any(|record| {
-            let is_gap = seen.0.get(&*record.source).is_some_and(|known| record.seq > known + 1);
+            let is_first = met.insert(&*record.source) && self.position == 0;
+            let follows = if record.told {
+                self.seen.0.get(&*record.source).filter(|_| is_first)
+            } else {
+                seen.0.get(&*record.source)
+            };
+            let is_gap = follows.is_some_and(|known| record.seq > known + 1);
             seen.advance(&record.source, record.seq);
             is_gap
         })

@@ -9,6 +9,7 @@ use super::{
     Api, SOON,
     life::{Life, life},
 };
+use crate::journal::Adopted;
 
 const EVENTS: &str = "/executions/e1/events";
 
@@ -53,6 +54,33 @@ async fn a_visitor_of_a_finished_execution_gets_all_of_it() {
     assert_eq!(stream.events(6).await[4..], ["execution_failed", "pod_deleted"]);
     stream.expect("end").await;
     assert!(stream.next().await.is_none());
+}
+
+/// Where podheralds take turns, events of several writers are in one journal, and of each some may have come from another.
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_another_writer_filled_is_none_to_a_reader() {
+    let api = Api::new().await;
+    let mut pod = life("e1");
+    let changes = [pod.scheduled(), pod.running(), pod.completed("hello"), pod.deleted()];
+    let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
+    let adopted = (1..).zip(drafts).map(|(seq, draft)| {
+        let event = draft.number("pod-monitor:other", seq);
+        Adopted { bytes: event.to_bytes().into(), event }
+    });
+    api.append(changes[1].clone()).await;
+    api.state.journal.adopt(adopted.collect(), vec![]).await.unwrap();
+    let mut stream = api.stream(EVENTS).await;
+    let mut frames = vec![stream.expect("snapshot").await];
+    for _ in 0..6 {
+        frames.push(stream.expect("").await);
+    }
+    stream.expect("end").await;
+    for (index, from) in frames.iter().enumerate() {
+        let mut stream = api.resume(EVENTS, from.id.as_deref()).await.unwrap();
+        stream.expect("snapshot").await;
+        assert_eq!(stream.events(frames.len() - 1 - index).await.len(), frames.len() - 1 - index, "{from:?}");
+        stream.expect("end").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
