@@ -389,6 +389,8 @@ fn why(draft: &Draft) -> String {
         Payload::PodTerminated { .. } => "the pod has ended".to_owned(),
         Payload::PodDeleted { .. } => "the pod is gone".to_owned(),
         Payload::ExecutionAmended { .. } => "evidence came after the terminal event".to_owned(),
+        Payload::ResultStored(_) => "the result is kept".to_owned(),
+        Payload::ResultFailed { error, .. } => format!("the result cannot be kept: {error}"),
         Payload::ExecutionCompleted(terminal)
         | Payload::ExecutionFailed(terminal)
         | Payload::ExecutionTimeout(terminal)

@@ -26,11 +26,12 @@ pub struct Entry {
 
 /// All types that podherald sends.
 pub fn catalogue() -> Vec<Entry> {
-    // There is one role that tells.
-    let sender = Policy::default().service_name;
+    let sender = |name: &str| {
+        if name.starts_with("result_") { "result-processor".to_owned() } else { Policy::default().service_name }
+    };
     let entry = |(name, schema): (String, Value)| Entry {
         topic: Topic::of(&name).expect("every event has its topic: a test of core holds it"),
-        sender: sender.clone(),
+        sender: sender(&name),
         meaning: schema["description"].as_str().unwrap_or_default().to_owned(),
         name,
         schema,

@@ -37,7 +37,8 @@ fn every_type_has_its_schema_and_its_line() {
         jsonschema::draft202012::meta::validate(&schema).unwrap();
         assert_eq!(schema["properties"]["event_type"]["const"], name);
         let line = table.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
-        assert!(line.contains("pod-monitor") && line.contains(schema["description"].as_str().unwrap()), "{line}");
+        let sender = if name.starts_with("result_") { "result-processor" } else { "pod-monitor" };
+        assert!(line.contains(sender) && line.contains(schema["description"].as_str().unwrap()), "{line}");
     }
     assert_eq!(of_type("weather_changed"), None);
 }

@@ -76,7 +76,9 @@ pub fn message(event: &Event, started: Option<Timestamp>) -> Option<Message> {
         | Payload::ExecutionProgress { .. }
         | Payload::PodTerminated { .. }
         | Payload::PodDeleted { .. }
-        | Payload::ExecutionAmended { .. } => return None,
+        | Payload::ExecutionAmended { .. }
+        | Payload::ResultStored(_)
+        | Payload::ResultFailed { .. } => return None,
     };
     let (eval_id, timestamp) = (event.execution_id.as_str(), event.timestamp);
     let body = match ended {

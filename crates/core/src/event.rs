@@ -48,6 +48,10 @@ pub enum Slot {
         /// Of the line in that run's log.
         offset: u64,
     },
+    /// `result_stored`; the key is the id of the event that ended the attempt.
+    ResultStored,
+    /// `result_failed`; the key is the id of the event that ended the attempt.
+    ResultFailed,
 }
 
 /// The id of the event in `slot` of the attempt with this key.
@@ -60,6 +64,8 @@ pub fn event_id(execution_id: &str, attempt_key: &str, slot: Slot) -> Uuid {
         Slot::PodTerminated => "pod_terminated".to_owned(),
         Slot::Terminal => "terminal".to_owned(),
         Slot::PodDeleted => "pod_deleted".to_owned(),
+        Slot::ResultStored => "result_stored".to_owned(),
+        Slot::ResultFailed => "result_failed".to_owned(),
         Slot::Amended(n) => format!("amended/{n}"),
         Slot::Progress { run, offset } => format!("progress/{run}/{offset}"),
     };
@@ -254,10 +260,20 @@ pub enum Payload {
         /// What was seen, one fact a line.
         evidence: Vec<String>,
     },
+    /// What the attempt came to is kept for good.
+    ResultStored(StoredResult),
+    /// What the attempt came to cannot be kept, and will not be tried again.
+    ResultFailed {
+        /// Id of the event that ended the attempt.
+        #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
+        result_of: Uuid,
+        /// Why, and what would be right.
+        error: String,
+    },
 }
 
 /// All names that [`Payload::event_type`] gives.
-pub const EVENT_TYPES: [&str; 12] = [
+pub const EVENT_TYPES: [&str; 14] = [
     "pod_scheduled",
     "execution_started",
     "pod_running",
@@ -270,6 +286,8 @@ pub const EVENT_TYPES: [&str; 12] = [
     "execution_timeout",
     "execution_cancelled",
     "execution_amended",
+    "result_stored",
+    "result_failed",
 ];
 
 impl Payload {
@@ -288,6 +306,8 @@ impl Payload {
             Self::ExecutionTimeout(_) => "execution_timeout",
             Self::ExecutionCancelled(_) => "execution_cancelled",
             Self::ExecutionAmended { .. } => "execution_amended",
+            Self::ResultStored(_) => "result_stored",
+            Self::ResultFailed { .. } => "result_failed",
         }
     }
 
@@ -301,6 +321,46 @@ impl Payload {
             _ => None,
         }
     }
+}
+
+/// What a `result_stored` says: where the result is, and the result itself, so that who waits for it need not ask again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct StoredResult {
+    /// Id of the event that ended the attempt.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = "uuid"))]
+    pub result_of: Uuid,
+    /// What kind of place it is in.
+    pub storage_type: StorageType,
+    /// Where in it.
+    pub storage_path: String,
+    /// Bytes of `stdout` and `stderr` that are kept there.
+    pub size_bytes: u64,
+    /// `completed`, `failed`, `timeout` or `cancelled`.
+    pub status: crate::execution::Status,
+    /// Code, signal and who says so.
+    pub exit: Exit,
+    /// Why it ended as it did; absent on a plain success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// What the program used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_usage: Option<ResourceUsage>,
+    /// As in the event that ended the attempt.
+    pub stdout: String,
+    /// As in the event that ended the attempt.
+    pub stderr: String,
+    /// How complete they are, and where the rest is.
+    pub output: Output,
+}
+
+/// Where results are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum StorageType {
+    /// In a database.
+    Database,
 }
 
 /// One entry of `container_statuses`.

@@ -82,7 +82,9 @@ impl Status {
             | Payload::ExecutionProgress { .. }
             | Payload::PodTerminated { .. }
             | Payload::PodDeleted { .. }
-            | Payload::ExecutionAmended { .. } => return None,
+            | Payload::ExecutionAmended { .. }
+            | Payload::ResultStored(_)
+            | Payload::ResultFailed { .. } => return None,
         })
     }
 }
@@ -124,6 +126,9 @@ pub struct Execution {
     pub stderr: Option<String>,
     /// How complete they are; null before the end.
     pub output: Option<Output>,
+    /// What became of the result; absent as long as nobody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultState>,
     /// All pods of all attempts, oldest first.
     pub pods: Vec<PodSummary>,
     /// When what happened.
@@ -212,6 +217,17 @@ pub struct Amendment {
     pub evidence: Vec<String>,
 }
 
+/// What became of an attempt's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ResultState {
+    /// It is kept for good.
+    Stored,
+    /// It cannot be kept.
+    Failed,
+}
+
 /// The latest `seq` of each source: where a reader is in an execution's stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -294,6 +310,13 @@ impl Execution {
                 exit: *exit,
                 evidence: evidence.clone(),
             });
+        }
+        match &event.payload {
+            Payload::ResultStored(_) => self.result = Some(ResultState::Stored),
+            Payload::ResultFailed { .. } => {
+                self.result.get_or_insert(ResultState::Failed);
+            }
+            _ => {}
         }
         if let Payload::ExecutionProgress { progress_percentage, message, .. } = &event.payload {
             self.progress = Some(Progress { percentage: *progress_percentage, message: message.clone() });

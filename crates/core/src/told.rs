@@ -28,8 +28,8 @@ enum What {
     In(Slot),
     /// How many there were before is not said.
     Amended(Option<Exit>),
-    /// Of which run is not said; a line that is read again has its id.
-    Progress,
+    /// Of which run is not said, and a line that is read again has its id; or it is none of a monitor's events.
+    Other,
 }
 
 impl Told {
@@ -40,7 +40,7 @@ impl Told {
             Payload::ExecutionStarted { .. } => What::In(Slot::Started),
             Payload::PodRunning { .. } => What::In(Slot::PodRunning),
             Payload::ExecutionRunning { .. } => What::In(Slot::Running),
-            Payload::ExecutionProgress { .. } => What::Progress,
+            Payload::ExecutionProgress { .. } | Payload::ResultStored(_) | Payload::ResultFailed { .. } => What::Other,
             Payload::PodTerminated { .. } => What::In(Slot::PodTerminated),
             Payload::PodDeleted { .. } => What::In(Slot::PodDeleted),
             Payload::ExecutionCompleted(_)
@@ -58,7 +58,7 @@ impl Told {
         match self.what {
             What::In(slot) => Some(slot).filter(is_it),
             What::Amended(_) => (1..=evidence.amendments + 1).map(Slot::Amended).find(is_it),
-            What::Progress => None,
+            What::Other => None,
         }
     }
 }
@@ -96,7 +96,7 @@ pub fn note(evidence: &mut Evidence, told: &Told) -> bool {
                 ending.exit = exit;
             }
         }
-        Slot::Progress { .. } => {}
+        Slot::Progress { .. } | Slot::ResultStored | Slot::ResultFailed => {}
     }
     before != (evidence.attempt, evidence.emitted, evidence.terminal, evidence.amendments, evidence.untold.len())
 }
