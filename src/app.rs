@@ -19,7 +19,7 @@ use crate::{
     blob::{self, Blobs},
     clock::{Clock, SystemClock},
     cluster,
-    config::{Config, Follow, Mode},
+    config::{Config, EndOn, Follow, Mode},
     embedded,
     health::{Readiness, Role},
     http,
@@ -172,6 +172,11 @@ fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options
         max_streams: config.http.max_streams as usize,
         heartbeat: config.http.heartbeat,
         write_timeout: config.http.write_timeout,
+        ends_on_result: match config.http.end_on {
+            EndOn::Auto => config.roles.contains(&Role::ResultProcessor),
+            EndOn::Terminal => false,
+            EndOn::Result => true,
+        },
         ..http::Options::new(access)
     })
 }

@@ -15,6 +15,8 @@ pub enum Role {
     Monitor,
     /// Answers requests.
     Api,
+    /// Stores what executions came to.
+    ResultProcessor,
 }
 
 /// Says what is wrong, if anything is.

@@ -18,10 +18,10 @@ settings! {
         /// Must be true for a listener beyond loopback, since podherald does not ask who is calling.
         /// `PODHERALD_HTTP__ALLOW_UNAUTHENTICATED`, default `false`.
         allow_unauthenticated: bool = false,
-        /// What ends an execution's stream: `terminal`, its terminal event, or `result`, its stored result. `result`
-        /// needs a result store, which this version does not have.
-        /// `PODHERALD_HTTP__END_ON`, default `"terminal"`.
-        end_on: EndOn = "terminal",
+        /// What ends an execution's stream: `terminal`, its terminal event, or `result`, that its result is stored (or 30 s without); `auto`:
+        /// `result` where this process has the role `result_processor`, else `terminal`.
+        /// `PODHERALD_HTTP__END_ON`, default `"auto"`.
+        end_on: EndOn = "auto",
         /// Connections open at a time; further ones are refused with a 503. Each takes a file descriptor.
         /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10240`.
         max_connections: u32 = 10240,
@@ -41,6 +41,8 @@ settings! {
 choice! {
     /// What ends an execution's stream.
     pub enum EndOn {
+        /// What there is to wait for.
+        Auto = "auto",
         /// The terminal event.
         Terminal = "terminal",
         /// `result_stored` or `result_failed`.
@@ -49,7 +51,7 @@ choice! {
 }
 
 impl Http {
-    pub(super) fn validate(&self, effective: &Effective) -> Result<(), Error> {
+    pub(super) fn validate(&self, effective: &Effective, stores_results: bool) -> Result<(), Error> {
         positive(effective, "http.max_connections", self.max_connections)?;
         positive(effective, "http.max_streams", self.max_streams)?;
         if self.max_connections <= self.max_streams {
@@ -59,10 +61,8 @@ impl Http {
         }
         positive(effective, "http.heartbeat", self.heartbeat)?;
         positive(effective, "http.write_timeout", self.write_timeout)?;
-        if self.end_on == EndOn::Result {
-            return Err(
-                effective.refuse("http.end_on", "`terminal`: `result` needs a result store, and this version has none")
-            );
+        if self.end_on == EndOn::Result && !stores_results {
+            return Err(effective.refuse("http.end_on", "`auto` or `terminal` without the role result_processor"));
         }
         if !self.listen.ip().is_loopback() && !self.allow_unauthenticated {
             return Err(effective.refuse(

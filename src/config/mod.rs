@@ -52,7 +52,7 @@ setting::settings! {
         /// Directory of the journal and the output. One process at a time owns it; another one waits as its standby.
         /// `PODHERALD_DATA_DIR`, default `"./data"`.
         data_dir: PathBuf = "./data",
-        /// What this process does: `monitor` watches the cluster, `api` answers requests.
+        /// What this process does: `monitor` watches the cluster, `api` answers requests, `result_processor` stores what executions came to.
         /// `PODHERALD_ROLES`, default `["api", "monitor"]`.
         roles: Vec<Role> = ["api", "monitor"],
     }
@@ -103,9 +103,9 @@ impl Config {
 
     fn validate(&self, effective: &Effective) -> Result<(), Error> {
         if self.roles.is_empty() {
-            return Err(effective.refuse("roles", "at least one of `api` and `monitor`"));
+            return Err(effective.refuse("roles", "at least one of `api`, `monitor` and `result_processor`"));
         }
-        self.http.validate(effective)?;
+        self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
         self.kube.validate(effective)?;
         self.embedded.validate(effective, self.kube.mode)?;
         self.monitor.validate(effective, self.kafka.brokers.is_some(), self.kube.mode)?;
@@ -205,7 +205,7 @@ mod tests {
         let seventeen = (1..=17).map(|n| format!("team-{n}")).collect::<Vec<_>>().join(",");
         for (settings, expected) in [
             (vec![("http.listen", "0.0.0.0:80")], "`http.allow_unauthenticated = true` as well"),
-            (vec![("http.end_on", "result")], "needs a result store"),
+            (vec![("http.end_on", "result")], "without the role result_processor"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
             (vec![("http.max_connections", "10000")], "more than `http.max_streams`, 10000"),

@@ -129,13 +129,14 @@ impl Value for PathBuf {
 
 impl Value for Role {
     fn expects() -> String {
-        "`api` or `monitor`, the roles that this version has".into()
+        "`api`, `monitor` or `result_processor`, the roles that this version has".into()
     }
 
     fn from_toml(value: &Toml) -> Option<Self> {
         match value.as_str()? {
             "api" => Some(Self::Api),
             "monitor" => Some(Self::Monitor),
+            "result_processor" => Some(Self::ResultProcessor),
             _ => None,
         }
     }

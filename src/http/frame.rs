@@ -74,8 +74,8 @@ fn render(name: Option<&str>, id: Option<&str>, data: &[u8]) -> Bytes {
 #[derive(Serialize)]
 pub(super) struct OneSnapshot<'a> {
     pub(super) execution: &'a Execution,
-    /// State of the stored result; there is no result store.
-    pub(super) result: (),
+    /// Null before the end, and where results are not waited for.
+    pub(super) result: Option<&'static str>,
 }
 
 /// `data` of a snapshot of many.
@@ -156,6 +156,9 @@ pub(super) struct Reset {
 pub(super) struct End {
     pub(super) status: &'static str,
     pub(super) attempt: u32,
+    /// Absent where results are not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) result: Option<&'static str>,
 }
 
 /// `data` of a heartbeat.

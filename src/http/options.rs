@@ -17,6 +17,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// A client that takes nothing for so long is disconnected.
     pub write_timeout: Duration,
+    /// An execution's stream ends with its result, not with its terminal event.
+    pub ends_on_result: bool,
     /// A request line and headers must be complete within this.
     pub header_timeout: Duration,
     /// A handler must have its answer within this; streams and waits have their own time.
@@ -34,6 +36,7 @@ impl Options {
             max_streams: 10_000,
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
+            ends_on_result: false,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(8),

@@ -176,7 +176,7 @@ impl Frames for Many {
                     Wake::Heartbeat => {
                         return Ok(Some(frame::control("heartbeat", Some(&self.place()), &frame::Heartbeat {})));
                     }
-                    Wake::Output => continue,
+                    Wake::Output | Wake::Due => continue,
                     Wake::Closing => return Ok(None),
                 },
             };

@@ -75,6 +75,8 @@ struct Line {
     follower: Follower,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     heartbeat: Pin<Box<Sleep>>,
+    /// Something is to be looked at again then.
+    due: Option<Instant>,
     last_frame: Instant,
     /// Frames left until the next look at `closing`, which costs a lock that all streams share.
     left_in_batch: u32,
@@ -87,6 +89,8 @@ enum Wake {
     /// There may be more output.
     Output,
     Heartbeat,
+    /// See [`Line::due`].
+    Due,
     Closing,
 }
 
@@ -96,6 +100,7 @@ impl Line {
             follower,
             closing: Box::pin(state.closing.clone().cancelled_owned()),
             heartbeat: Box::pin(tokio::time::sleep(state.options.heartbeat)),
+            due: None,
             last_frame: Instant::now(),
             left_in_batch: 0,
             _open: state.metrics.open_stream(),
@@ -129,6 +134,7 @@ impl Line {
                 next = self.follower.next() => return Wake::Next(next),
                 () = output(tail.as_deref_mut()) => return Wake::Output,
                 () = &mut self.closing => return Wake::Closing,
+                () = until(self.due) => return Wake::Due,
                 () = &mut self.heartbeat => {
                     let now = Instant::now();
                     let due = self.last_frame + self.state.options.heartbeat;
@@ -141,6 +147,13 @@ impl Line {
                 }
             }
         }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

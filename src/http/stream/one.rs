@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
     vec,
 };
 
 use bytes::Bytes;
-use podherald_core::execution::{Execution, VersionVector};
+use podherald_core::execution::{Execution, ResultState, VersionVector};
+use tokio::time::Instant;
 
 use super::{
     Frames, Line, PAGE, Wake,
@@ -18,6 +20,9 @@ use crate::{
     http::{State, frame, resume::OnePlace},
     journal::{Next, Record, Result},
 };
+
+/// A result that is not there so long after the end is not waited for any longer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Follows one execution.
 pub(in crate::http) struct One {
@@ -39,8 +44,8 @@ pub(in crate::http) struct One {
     may_be_over: bool,
     /// The position at which the journal last had more than was sent.
     behind_at: Option<u64>,
-    /// All events are out, and the followed log is not at its end.
-    awaits_output: bool,
+    /// All events are out, and the followed log is not at its end, or the result is not there yet.
+    awaits_more: bool,
 }
 
 /// What a reader wants of an execution.
@@ -87,7 +92,7 @@ impl One {
             phase: Phase::Absent,
             may_be_over: false,
             behind_at: None,
-            awaits_output: false,
+            awaits_more: false,
         };
         let execution = one.execution().await?;
         // A reader that has more than the journal has comes from another history: an older copy or a lost disk.
@@ -109,10 +114,34 @@ impl One {
     fn begin(&mut self, execution: &Execution) {
         if self.content != Content::Output {
             let id = self.place(false);
-            self.ahead.push_back(frame::control("snapshot", Some(&id), &frame::OneSnapshot { execution, result: () }));
+            self.ahead.push_back(frame::control(
+                "snapshot",
+                Some(&id),
+                &frame::OneSnapshot { execution, result: self.result(execution) },
+            ));
         }
         self.may_be_over = execution.status.is_terminal();
         self.phase = Phase::Past;
+    }
+
+    /// `pending`, `stored` or `failed`, once there is a result to wait for.
+    fn result(&self, execution: &Execution) -> Option<&'static str> {
+        let is_waited_for = self.line.state.options.ends_on_result && execution.status.is_terminal();
+        is_waited_for.then(|| match execution.result {
+            None => "pending",
+            Some(ResultState::Stored) => "stored",
+            Some(ResultState::Failed) => "failed",
+        })
+    }
+
+    /// True if the stream stays open for a result that may yet come.
+    fn awaits_result(&mut self, result: Option<&str>) -> bool {
+        if result != Some("pending") {
+            self.line.due = None;
+            return false;
+        }
+        let due = *self.line.due.get_or_insert_with(|| Instant::now() + PATIENCE);
+        Instant::now() < due
     }
 
     /// The record's frame, unless the reader has it.
@@ -213,7 +242,7 @@ impl One {
         }
         if let (Some(tail), Some(execution)) = (&mut self.tail, &execution) {
             if tail.is_open(execution.attempt) {
-                self.awaits_output = true;
+                self.awaits_more = true;
                 return Ok(());
             }
             let part = tail.rest(&self.line.state, execution).await?;
@@ -222,10 +251,16 @@ impl One {
                 return Ok(());
             }
         }
+        let result = execution.as_ref().and_then(|execution| self.result(execution));
+        if self.awaits_result(result) {
+            self.awaits_more = true;
+            return Ok(());
+        }
         let id = self.place(true);
         let end = frame::End {
             status: status.map_or("forgotten", |status| status.as_str()),
             attempt: execution.map_or(0, |execution| execution.attempt),
+            result,
         };
         self.ahead.push_back(frame::control("end", Some(&id), &end));
         self.phase = Phase::Over;
@@ -264,9 +299,9 @@ impl Frames for One {
                     return Ok(Some(frame));
                 }
                 if self.may_be_over {
-                    self.awaits_output = false;
+                    self.awaits_more = false;
                     self.look_for_the_end().await?;
-                    if !self.awaits_output {
+                    if !self.awaits_more {
                         continue;
                     }
                 }
@@ -275,7 +310,7 @@ impl Frames for One {
                 Some(next) => next,
                 None => match self.line.wait(self.tail.as_mut()).await {
                     Wake::Next(next) => next,
-                    Wake::Output => continue,
+                    Wake::Output | Wake::Due => continue,
                     Wake::Heartbeat => return Ok(Some(frame::control("heartbeat", None, &frame::Heartbeat {}))),
                     Wake::Closing => return Ok(None),
                 },

@@ -85,7 +85,7 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
             StatusCode::NOT_ACCEPTABLE,
             "text/plain or application/octet-stream",
         ),
-        case("/readyz?role=king", "role", "must be monitor or api, not \"king\""),
+        case("/readyz?role=king", "role", "must be monitor, api or result_processor, not \"king\""),
     ];
     let api = Api::new().await;
     api.append(life("e1").failed()).await;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use podherald_core::{
     event::{
-        Cause, CauseClass, ContainerSummary, Draft, Exit, ExitSource, Metadata, Payload, Slot, Terminal, event_id,
+        Cause, CauseClass, ContainerSummary, Draft, Exit, ExitSource, Metadata, Payload, Slot, StorageType,
+        StoredResult, Terminal, event_id,
     },
     evidence::{Emitted, Evidence, Gone, MainState, Pending, PendingClass},
+    execution::Status,
     pod::{Phase, RestartPolicy},
 };
 
@@ -195,6 +197,27 @@ impl Life {
     }
 
     /// `execution_amended`, as often as wanted.
+    /// What a result processor says once `completed` is stored.
+    pub(super) fn result_stored(&self) -> Draft {
+        let result_of = event_id(&self.evidence.execution_id, &self.evidence.attempt_key, Slot::Terminal);
+        let payload = Payload::ResultStored(StoredResult {
+            result_of,
+            storage_type: StorageType::Database,
+            storage_path: "results/e1/1".to_owned(),
+            size_bytes: 5,
+            status: Status::Completed,
+            exit: Exit::default(),
+            cause: None,
+            resource_usage: None,
+            stdout: "hello".to_owned(),
+            stderr: String::new(),
+            output: Output::default(),
+        });
+        let draft = self.draft(Slot::Terminal, 9, payload);
+        let event_id = event_id(&draft.execution_id, &result_of.to_string(), Slot::ResultStored);
+        Draft { event_id, ..draft }
+    }
+
     pub(super) fn amended(&mut self) -> Change {
         self.amendments += 1;
         let amends = event_id(&self.evidence.execution_id, &self.evidence.attempt_key, Slot::Terminal);

@@ -9,7 +9,10 @@ use super::{
     Api, SOON,
     life::{Life, life},
 };
-use crate::journal::Adopted;
+use crate::{
+    http::{Access, Options},
+    journal::Adopted,
+};
 
 const EVENTS: &str = "/executions/e1/events";
 
@@ -279,4 +282,37 @@ async fn the_end_of_the_process_ends_streams_and_counts() {
     assert!(timeout(SOON, following.next()).await.unwrap().is_none());
     drop((waiting, following));
     assert_eq!(api.state.metrics.counts().1, 0);
+}
+
+/// Where results are stored, a stream waits for what became of them, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_result_or_half_a_minute_without() {
+    let options = Options { ends_on_result: true, ..Options::new(Access::Loopback) };
+    let api = Api::with(options).await;
+    let mut pod = life("e1");
+    api.append(pod.completed("hello")).await;
+    let mut stream = api.stream(EVENTS).await;
+    assert_eq!(stream.expect("snapshot").await.data["result"], "pending");
+    stream.events(1).await;
+    let begun = Instant::now();
+    let end = loop {
+        let frame = stream.next().await.unwrap();
+        if frame.name == "end" {
+            break frame;
+        }
+    };
+    assert_eq!((end.data["result"].as_str(), begun.elapsed().as_secs()), (Some("pending"), 30));
+
+    let mut stream = api.stream(EVENTS).await;
+    stream.expect("snapshot").await;
+    stream.events(1).await;
+    api.append(pod.deleted()).await;
+    assert_eq!(stream.events(1).await, ["pod_deleted"]);
+    api.state.journal.tell(vec![pod.result_stored()]).await.unwrap();
+    assert_eq!(stream.expect("").await.data["stdout"], "hello");
+    assert_eq!(stream.expect("end").await.data["result"], "stored");
+    let mut late = api.stream(EVENTS).await;
+    assert_eq!(late.expect("snapshot").await.data["result"], "stored");
+    late.events(3).await;
+    assert_eq!(late.expect("end").await.data["result"], "stored");
 }
