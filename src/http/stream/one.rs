@@ -127,7 +127,7 @@ impl One {
     /// `pending`, `stored` or `failed`, once there is a result to wait for.
     fn result(&self, execution: &Execution) -> Option<&'static str> {
         let is_waited_for = self.line.state.options.ends_on_result && execution.status.is_terminal();
-        is_waited_for.then(|| match execution.result {
+        is_waited_for.then_some(match execution.result {
             None => "pending",
             Some(ResultState::Stored) => "stored",
             Some(ResultState::Failed) => "failed",
