@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 30] = [
+const ORDER: [&str; 31] = [
     "wording",
     "jitter",
     "crash",
@@ -30,6 +30,7 @@ const ORDER: [&str; 30] = [
     "webhook",
     "publisher",
     "inbox",
+    "store",
     "monitor",
     "explain",
     "demo",
@@ -41,7 +42,7 @@ const ORDER: [&str; 30] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 11] = [
+const APART: [(&str, &[&str]); 12] = [
     (
         "monitor",
         &[
@@ -51,6 +52,7 @@ const APART: [(&str, &[&str]); 11] = [
             "crate::webhook",
             "crate::publisher",
             "crate::inbox",
+            "crate::store",
             "axum",
             "hyper",
             "rusqlite",
@@ -68,6 +70,7 @@ const APART: [(&str, &[&str]); 11] = [
     ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("publisher", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("inbox", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "redis"]),
+    ("store", &["crate::journal", "kube", "k8s_openapi", "axum", "hyper", "rdkafka", "redis"]),
     ("webhook", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi"]),
     ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite", "object_store"]),
     ("blob", &["crate::journal", "kube", "k8s_openapi", "rusqlite"]),
