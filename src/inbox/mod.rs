@@ -154,6 +154,10 @@ pub struct Message {
     pub bytes: Bytes,
     /// How often it has been given, with this time.
     pub tries: u32,
+    /// Where it was found.
+    pub place: Place,
+    /// Rising within its place.
+    pub offset: u64,
 }
 
 /// A message that waits for its answer. Dropped without one it is as if it were refused.
@@ -189,5 +193,6 @@ fn read(incoming: &Incoming) -> Result<Message, String> {
     let envelope = Envelope::parse(&bytes).map_err(|error| format!("it cannot be read as an event: {error}"))?;
     let (event_id, event_type) = (envelope.event_id, Arc::from(&*envelope.event_type));
     let execution_id = Arc::from(&*envelope.execution_id);
-    Ok(Message { event_id, event_type, execution_id, bytes, tries: 0 })
+    let (place, offset) = (incoming.place.clone(), incoming.offset);
+    Ok(Message { event_id, event_type, execution_id, bytes, tries: 0, place, offset })
 }

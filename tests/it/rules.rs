@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 31] = [
+const ORDER: [&str; 33] = [
     "wording",
     "jitter",
     "crash",
@@ -31,6 +31,8 @@ const ORDER: [&str; 31] = [
     "webhook",
     "publisher",
     "inbox",
+    "store",
+    "worker",
     "monitor",
     "explain",
     "demo",
@@ -42,7 +44,7 @@ const ORDER: [&str; 31] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 12] = [
+const APART: [(&str, &[&str]); 14] = [
     (
         "monitor",
         &[
@@ -52,6 +54,7 @@ const APART: [(&str, &[&str]); 12] = [
             "crate::webhook",
             "crate::publisher",
             "crate::inbox",
+            "crate::store",
             "axum",
             "hyper",
             "rusqlite",
@@ -67,9 +70,25 @@ const APART: [(&str, &[&str]); 12] = [
     ("journal", &["kube", "k8s_openapi", "axum", "hyper", "crate::output_store", "redis"]),
     ("sink", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi", "axum", "hyper", "rusqlite"]),
     ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
+    (
+        "worker",
+        &[
+            "crate::config",
+            "crate::journal",
+            "kube",
+            "k8s_openapi",
+            "axum",
+            "hyper",
+            "rusqlite",
+            "rdkafka",
+            "mongodb",
+            "redis",
+        ],
+    ),
     ("leadership", &["crate::config", "axum", "hyper", "rusqlite", "redis"]),
     ("publisher", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("inbox", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "redis"]),
+    ("store", &["crate::journal", "kube", "k8s_openapi", "axum", "hyper", "rdkafka", "redis"]),
     ("webhook", &["crate::supervisor", "crate::output_store", "kube", "k8s_openapi"]),
     ("output_store", &["kube", "k8s_openapi", "axum", "hyper", "rusqlite", "object_store"]),
     ("blob", &["crate::journal", "kube", "k8s_openapi", "rusqlite"]),

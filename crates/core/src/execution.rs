@@ -301,6 +301,7 @@ impl Execution {
         if event.attempt != self.attempt {
             return;
         }
+        self.place_in_time(event);
         if let Payload::ExecutionAmended { amends, exit, evidence } = &event.payload
             && self.amended.iter().all(|known| known.event_id != event.event_id)
         {
@@ -337,6 +338,26 @@ impl Execution {
             self.stderr = Some(terminal.stderr.clone());
             self.output = Some(terminal.output.clone());
             self.times.ended = Some(event.timestamp);
+        }
+    }
+
+    /// Where there is no evidence, events alone tell when what happened, and for whom.
+    fn place_in_time(&mut self, event: &Event) {
+        if self.user_id.is_none() {
+            self.user_id.clone_from(&event.metadata.user_id);
+        }
+        if event.synthesized {
+            return;
+        }
+        self.times.created = self.times.created.or(Some(event.timestamp));
+        match event.payload {
+            Payload::PodScheduled { .. } => {
+                self.times.scheduled = earliest(self.times.scheduled, Some(event.timestamp));
+            }
+            Payload::ExecutionStarted { .. } => {
+                self.times.started = earliest(self.times.started, Some(event.timestamp));
+            }
+            _ => {}
         }
     }
 

@@ -1,0 +1,107 @@
+//! What an event does to its execution and its attempt, wherever they are kept.
+//!
+//! Of one place the events of an execution come in their order, so an offset per place tells which of them are in the
+//! projection. It is not told by `seq`: a writer's events go to more than one topic, and a later one may come first.
+
+use jiff::Timestamp;
+use podherald_core::{
+    event::Event,
+    execution::{Execution, Status},
+};
+use uuid::Uuid;
+
+use super::{About, Arrival, Attempt, Cursor, Found, Watermarks};
+use crate::inbox::Place;
+
+/// An execution as it is kept: without its inline output, which is that of the event that ended it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    /// `stdout` and `stderr` are null.
+    pub execution: Execution,
+    /// Its namespace, once known.
+    pub namespace: Option<String>,
+    /// `timestamp` of the event that came first; it never changes.
+    pub first_seen: Timestamp,
+    /// The event that ended the latest attempt.
+    pub ended_by: Option<Uuid>,
+    /// How far it is folded.
+    pub watermarks: Watermarks,
+}
+
+impl Projection {
+    /// What is known of an execution before its first event, which came at this time.
+    pub fn new(execution_id: &str, first_seen: Timestamp) -> Self {
+        Self {
+            execution: Execution::new(execution_id),
+            namespace: None,
+            first_seen,
+            ended_by: None,
+            watermarks: Watermarks::new(),
+        }
+    }
+
+    /// Takes in an arrival whose event was first kept from `origin`: the place and offset of the arrival itself, or of an
+    /// earlier one with the same event. False if nothing changed.
+    pub fn take(&mut self, arrival: &Arrival, origin: (&Place, u64)) -> bool {
+        let is_in =
+            |watermarks: &Watermarks, place: &Place, offset| watermarks.get(place).is_some_and(|next| offset < *next);
+        if is_in(&self.watermarks, &arrival.place, arrival.offset) {
+            return false;
+        }
+        let is_folded = is_in(&self.watermarks, origin.0, origin.1);
+        self.watermarks.insert(arrival.place.clone(), arrival.offset + 1);
+        self.learn(&arrival.about);
+        if !is_folded && let Some(event) = &arrival.event {
+            self.fold(event);
+        }
+        true
+    }
+
+    fn learn(&mut self, about: &About) {
+        if self.namespace.is_none() {
+            self.namespace.clone_from(&about.namespace);
+        }
+        if self.execution.labels.is_empty() {
+            self.execution.labels.clone_from(&about.labels);
+        }
+    }
+
+    fn fold(&mut self, event: &Event) {
+        self.execution.apply(event);
+        if self.execution.stdout.take().is_some() {
+            self.ended_by = Some(event.event_id);
+        }
+        self.execution.stderr = None;
+        if !self.execution.status.is_terminal() {
+            self.ended_by = None;
+        }
+    }
+
+    /// The execution as it is shown: with the output of the event that ended it.
+    pub fn show(self, ended_by: Option<&Event>) -> Found {
+        let mut execution = self.execution;
+        if let Some(terminal) = ended_by.and_then(|event| event.payload.terminal()) {
+            execution.stdout = Some(terminal.stdout.clone());
+            execution.stderr = Some(terminal.stderr.clone());
+        }
+        Found { execution, watermarks: self.watermarks }
+    }
+
+    /// Where it stands in a list.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { at: self.first_seen, execution_id: self.execution.execution_id.clone() }
+    }
+}
+
+/// What an arrival says of its attempt, if anything. It counts if nothing of this rank or a higher one is known.
+pub fn attempt(arrival: &Arrival) -> Option<Attempt> {
+    let event = arrival.event.as_deref()?;
+    let status = Status::after(&event.payload)?;
+    Some(Attempt {
+        execution_id: event.execution_id.clone(),
+        attempt: event.attempt,
+        status,
+        ended_at: status.is_terminal().then_some(event.timestamp),
+        ended_by: status.is_terminal().then_some(event.event_id),
+    })
+}
