@@ -2,6 +2,7 @@
 
 mod election;
 mod options;
+mod roles;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     election::{Election, Part},
     options::{collector_options, job_scopes, kafka_options, pod_scopes, redis_options},
+    roles::GROUPS,
 };
 use crate::{
     blob::{self, Blobs},
@@ -23,7 +25,7 @@ use crate::{
     embedded,
     health::{Readiness, Role},
     http,
-    journal::{self, Journal, Subscription},
+    journal::{self, Cursor, Journal, Subscription},
     live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
@@ -37,7 +39,8 @@ use crate::{
     output_store::{self, OutputStore},
     relay::{self, Relay, Turns},
     retention::Retention,
-    sink::{Sink, kafka, redis},
+    sink::{self, Sink, kafka, redis},
+    store,
     supervisor::{self, Phase, Supervisor},
     webhook,
 };
@@ -79,6 +82,12 @@ pub enum Error {
     /// What a setting of the Redis names cannot be read.
     #[error(transparent)]
     Redis(#[from] redis::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What the settings of the Kafka name cannot be used by a consumer.
+    #[error("{0}")]
+    Inbox(sink::Fault),
     /// A webhook cannot be set up.
     #[error(transparent)]
     Webhook(#[from] webhook::Error),
@@ -222,7 +231,11 @@ impl Server {
         };
         let (election, part) = parts.election(&seams.cluster);
         // Before there is anything new: a sink that begins with the present shall have all of it.
-        parts.start_relays(&webhooks, election).await?;
+        let cursors = parts.start_relays(&webhooks, election).await?;
+        let store = roles::open_store(&config.roles, data_dir).await?;
+        if let Some(store) = &store {
+            parts.start_roles(store, &cursors).await?;
+        }
         parts.start_blobs();
         if config.roles.contains(&Role::Monitor) {
             let client = match seams.cluster {
@@ -245,6 +258,7 @@ impl Server {
             blobs,
             live,
             webhooks,
+            store,
             readiness,
             registry,
             seats: http::Seats::new(options.max_streams, metrics.clone()),
@@ -433,7 +447,7 @@ impl Parts<'_> {
         &mut self,
         webhooks: &[Arc<webhook::Endpoint>],
         election: Option<Election>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Cursor>, Error> {
         let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
         let mut shared = None;
         if let Some(options) = kafka_options(self.config) {
@@ -453,7 +467,11 @@ impl Parts<'_> {
             sinks.push((endpoint.subscription(), endpoint.clone()));
         }
         // Without any, too: retention must know that it waits for nobody.
-        let cursors = self.journal.subscribe(sinks.iter().map(|(of, _)| of.clone()).collect()).await?;
+        let groups = if self.roles_read_journal() { GROUPS.as_slice() } else { &[] };
+        let of_groups = groups.iter().cloned();
+        let all = sinks.iter().map(|(of, _)| of.clone()).chain(of_groups).collect();
+        let mut cursors = self.journal.subscribe(all).await?;
+        let of_groups = cursors.split_off(sinks.len());
         let mut progress = Vec::new();
         for ((of, sink), cursor) in sinks.into_iter().zip(cursors) {
             let is_shared = of.sink == kafka::NAME;
@@ -471,7 +489,7 @@ impl Parts<'_> {
         if let (Some(election), Some(kafka)) = (election, shared) {
             election.start(kafka, &mut self.supervisor);
         }
-        Ok(())
+        Ok(of_groups)
     }
 
     fn start_blobs(&mut self) {

@@ -106,6 +106,13 @@ impl Config {
             return Err(effective.refuse("roles", "at least one of `api`, `monitor` and `result_processor`"));
         }
         self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
+        let is_apart = self.roles.contains(&Role::ResultProcessor) && !self.roles.contains(&Role::Monitor);
+        if is_apart && self.kafka.brokers.is_none() {
+            return Err(effective.refuse(
+                "roles",
+                "`result_processor` together with `monitor`, or kafka.brokers: between processes events go by way of Kafka",
+            ));
+        }
         self.kube.validate(effective)?;
         self.embedded.validate(effective, self.kube.mode)?;
         self.monitor.validate(effective, self.kafka.brokers.is_some(), self.kube.mode)?;
@@ -220,6 +227,7 @@ mod tests {
             (vec![("kube.watch_timeout", "5m")], "from `1s` to `290s`"),
             (vec![("kube.namespaces", seventeen.as_str())], "fewer namespaces, or none for all: at most 64 watches"),
             (vec![("roles", "")], "at least one of"),
+            (vec![("roles", "result_processor")], "together with `monitor`, or kafka.brokers"),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
             (vec![("monitor.lease", "podherald")], "a Lease as `NAMESPACE/NAME`"),

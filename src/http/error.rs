@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     blob,
     health::{Finding, SinkHealth},
-    journal, output_store, webhook,
+    journal, output_store, store, webhook,
 };
 
 /// Why a request has no better answer.
@@ -35,6 +35,10 @@ pub enum Error {
     Unsendable(String),
     /// The execution is there, this output is not.
     NoOutput(String),
+    /// The execution may be there, its result is not.
+    NoResult(String),
+    /// The store of results does not answer; the log has the reason.
+    StoreAway,
     /// A parameter, header or path segment that cannot be understood.
     Invalid {
         /// Its name.
@@ -167,6 +171,15 @@ impl Error {
                 "urn:podherald:problem:range-not-satisfiable",
                 "Range not satisfiable",
                 format!("Range must begin within the {length} bytes that there are"),
+            ),
+            Self::NoResult(detail) => {
+                (StatusCode::NOT_FOUND, "urn:podherald:problem:result-not-found", "No such result", detail.clone())
+            }
+            Self::StoreAway => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:store-away",
+                "The store cannot be read",
+                "results are in the store only, and that does not answer: ask again; the log says why".to_owned(),
             ),
             Self::BlobAway => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -302,6 +315,13 @@ impl From<output_store::Error> for Error {
     fn from(error: output_store::Error) -> Self {
         tracing::error!(%error, "an output could not be read");
         Self::Unreadable
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        tracing::error!(%error, "a request could not be answered from the store");
+        Self::StoreAway
     }
 }
 

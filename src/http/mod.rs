@@ -23,6 +23,7 @@ mod page;
 mod pods;
 mod query;
 mod range;
+mod results;
 mod resume;
 mod router;
 mod seats;

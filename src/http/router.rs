@@ -14,7 +14,8 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Error, State, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, webhooks,
+    Error, State, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, results,
+    webhooks,
 };
 
 /// Request line and headers at most.
@@ -42,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(executions::one))
         .routes(routes!(events::of_one))
         .routes(routes!(output::get))
+        .routes(routes!(results::get))
         .routes(routes!(events::of_many))
         .routes(routes!(dead_letters::list))
         .routes(routes!(pods::list))

@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, Options, Seats};
 use crate::{
     blob::Blobs, health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore,
-    webhook::Endpoint,
+    store::Store, webhook::Endpoint,
 };
 
 /// What the handlers work with.
 pub struct State {
+    /// Where results are kept, in a process that stores them.
+    pub store: Option<Arc<dyn Store>>,
     /// Everything that is shown comes from here.
     pub journal: Arc<dyn Journal>,
     /// What programs printed.

@@ -70,6 +70,12 @@ impl Worker {
                 },
             }
         }
+        // Its inbox waits a moment for answers.
+        let done = async { while at_work.join_next().await.is_some() {} };
+        tokio::select! {
+            () = done => {}
+            () = stop.cancelled() => {}
+        }
         at_work.shutdown().await;
     }
 }

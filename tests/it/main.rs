@@ -22,6 +22,7 @@ mod logs;
 mod odd_server;
 mod pods;
 mod process;
+mod results;
 mod rules;
 #[path = "../../src/blob/s3_server.rs"]
 mod s3_server;

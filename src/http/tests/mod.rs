@@ -79,6 +79,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         outputs,
         webhooks: Vec::new(),
         blobs: None,
+        store: None,
         readiness: Arc::new(Readiness::default()),
         registry,
         seats: Seats::new(options.max_streams, metrics.clone()),

@@ -1,0 +1,117 @@
+//! The roles around the monitor, wired.
+
+use std::{path::Path, sync::Arc};
+
+use podherald_core::topic::Topic;
+use tokio::sync::mpsc;
+
+use super::{Error, Parts, options::kafka_options};
+use crate::{
+    health::Role,
+    inbox::{self, Inbox, Member},
+    journal::{Cursor, Subscription},
+    publisher::{Publisher, journal::Journaled, kafka::Direct},
+    sink::kafka::Kafka,
+    store::{self, Store},
+    supervisor::Phase,
+    worker::{
+        self, Work, Worker,
+        event_store::{self, EventStore},
+        result_processor::{self, ResultProcessor},
+    },
+};
+
+/// Events at work at a time in one role.
+const CONCURRENCY: usize = 64;
+
+/// Groups that read the journal, where there is one in this process.
+pub(super) const GROUPS: [Subscription; 2] = [
+    Subscription { sink: result_processor::GROUP, required: true },
+    Subscription { sink: event_store::GROUP, required: true },
+];
+
+/// A role, and what it is given.
+struct Part {
+    work: Arc<dyn Work>,
+    topics: Vec<Topic>,
+    cursor: Option<Cursor>,
+}
+
+/// The store of a process that stores results.
+pub(super) async fn open_store(roles: &[Role], data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Error> {
+    if !roles.contains(&Role::ResultProcessor) {
+        return Ok(None);
+    }
+    let store = store::sqlite::Sqlite::open(&data_dir.join("store.db")).await?;
+    Ok(Some(Arc::new(store)))
+}
+
+impl Parts<'_> {
+    /// True if the roles of this process read the journal of its own monitor.
+    pub(super) fn roles_read_journal(&self) -> bool {
+        self.config.roles.contains(&Role::ResultProcessor) && self.config.roles.contains(&Role::Monitor)
+    }
+
+    /// Starts those that store what comes of executions. Of the groups that read the journal these are the cursors, in their order.
+    pub(super) async fn start_roles(&mut self, store: &Arc<dyn Store>, cursors: &[Cursor]) -> Result<(), Error> {
+        let metrics = worker::metrics::Metrics::default();
+        metrics.register(self.registry);
+        let processor = ResultProcessor { store: store.clone(), publisher: self.publisher(), metrics: metrics.clone() };
+        let parts = [
+            Part { work: Arc::new(processor), topics: vec![Topic::ExecutionEvents], cursor: cursors.first().copied() },
+            Part {
+                work: Arc::new(EventStore { store: store.clone() }),
+                topics: vec![Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
+                cursor: cursors.get(1).copied(),
+            },
+        ];
+        for part in parts {
+            self.start_role(part, &metrics).await?;
+        }
+        Ok(())
+    }
+
+    fn publisher(&self) -> Arc<dyn Publisher> {
+        match kafka_options(self.config).filter(|_| !self.roles_read_journal()) {
+            Some(options) => Arc::new(Direct::new(Arc::new(Kafka::new(options)))),
+            None => Arc::new(Journaled::new(self.journal.clone())),
+        }
+    }
+
+    async fn start_role(
+        &mut self,
+        Part { work, topics, cursor }: Part,
+        metrics: &worker::metrics::Metrics,
+    ) -> Result<(), Error> {
+        let group = work.name();
+        let inbox: Box<dyn Inbox> = match (cursor, kafka_options(self.config)) {
+            (None, Some(options)) => {
+                Box::new(inbox::kafka::Kafka::join(&options, group, &topics).await.map_err(Error::Inbox)?)
+            }
+            (cursor, _) => Box::new(inbox::journal::Journaled::new(
+                group,
+                topics,
+                cursor.unwrap_or_default(),
+                self.journal.clone(),
+                self.clock.clone(),
+            )),
+        };
+        let counted = inbox::Metrics::default();
+        counted.register(self.registry, group);
+        let member = Member::new(group, inbox, inbox::Policy::default(), counted);
+        let probed = metrics.clone();
+        let probe = move || probed.trouble(group).map_or(Ok(()), Err);
+        self.readiness.register(Role::ResultProcessor, group, Arc::new(probe));
+        let (out, deliveries) = mpsc::channel(CONCURRENCY);
+        self.supervisor.spawn("inbox", Phase::Intake, |stop| async move {
+            member.run(out, stop).await;
+            Ok(())
+        });
+        let worker = Worker { work, metrics: metrics.clone(), concurrency: CONCURRENCY };
+        self.supervisor.spawn("worker", Phase::Drain, |stop| async move {
+            worker.run(deliveries, stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+}

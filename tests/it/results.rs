@@ -1,0 +1,89 @@
+//! Results that stay: what an attempt came to is stored, and then said to be.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    pods::{NAMESPACE, ended, running},
+    scripted_api::log_text,
+    world::World,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn world() -> World {
+    let mut world = World::new("2026-02-10T12:00:03Z", &[("roles", "api,monitor,result_processor")]);
+    world.start().await;
+    world
+}
+
+async fn until_stored(world: &World, id: &str) -> Value {
+    let path = format!("/executions/{id}/result");
+    for _ in 0..1000 {
+        if let (StatusCode::OK, result) = world.get(&path).await {
+            return result;
+        }
+        tokio::time::sleep(crate::world::MOMENT).await;
+    }
+    panic!("{id} has no result: {:?}", world.get(&path).await);
+}
+
+fn of_type<'a>(events: &'a [Value], event_type: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["event_type"] == event_type).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_came_to_is_stored_and_then_told_once() {
+    let mut world = world().await;
+    world.api.set_logs(NAMESPACE, "executor-e1", "executor", log_text("forty-two\n"));
+    world.api.apply(ended("e1", 3));
+    world.until("e1", "failed", LIMIT).await;
+    let result = until_stored(&world, "e1").await;
+    assert_eq!(
+        (&result["status"], &result["exit"]["code"], &result["stdout"]),
+        (&json!("failed"), &json!(3), &json!("forty-two\n"))
+    );
+    assert_eq!(result["cause"]["class"], "user_code");
+    world.settle().await;
+
+    let events = world.events().await;
+    let told = of_type(&events, "result_stored");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["result_of"], of_type(&events, "execution_failed")[0]["event_id"]);
+    assert_eq!((&told[0]["stdout"], &told[0]["size_bytes"]), (&json!("forty-two\n"), &json!(10)));
+    assert_eq!(told[0]["metadata"]["service_name"], "result-processor");
+    let (status, by_path) = world.get(told[0]["storage_path"].as_str().unwrap()).await;
+    assert_eq!((status, by_path), (StatusCode::OK, result.clone()));
+
+    // A restart finds all of it done.
+    world.kill().await;
+    world.start().await;
+    world.settle().await;
+    assert_eq!(world.events().await, events);
+    assert_eq!(until_stored(&world, "e1").await, result);
+    assert_eq!(world.get("/executions/e1").await.1["result"], "stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_not_there_is_a_404_that_says_why() {
+    let world = world().await;
+    world.api.apply(running("e1"));
+    world.until("e1", "running", LIMIT).await;
+    for (path, expected) in [
+        ("/executions/nobody/result", "nobody"),
+        ("/executions/e1/result", "it has not ended: its status is running"),
+        ("/executions/e1/result?attempt=0", "attempt: must be a number from 1 on"),
+        ("/executions/e1/result?attempt=x", "attempt: must be a number from 1 on"),
+    ] {
+        let (status, problem) = world.get(path).await;
+        assert!(matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST), "{path}: {status}");
+        assert!(problem["detail"].as_str().unwrap().contains(expected), "{path}: {problem}");
+    }
+    let mut without = World::new("2026-02-10T12:00:03Z", &[]);
+    without.start().await;
+    let (status, problem) = without.get("/executions/e1/result").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(problem["detail"].as_str().unwrap().contains("role result_processor"), "{problem}");
+}
