@@ -18,6 +18,8 @@ pub enum Point {
     Commit,
     /// Before a frame is written to a reader.
     Serve,
+    /// Before and after a result is stored, and after it is told.
+    Result,
     /// Before a batch goes to a sink, between its acknowledgement and the cursor's move, and after that.
     Relay,
 }
@@ -63,6 +65,7 @@ mod plan {
             "commit" => Point::Commit,
             "serve" => Point::Serve,
             "relay" => Point::Relay,
+            "result" => Point::Result,
             _ => return None,
         };
         Some((point, n.parse().ok()?))

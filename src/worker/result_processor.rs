@@ -7,6 +7,7 @@ use podherald_core::event::{Draft, Event, Metadata, Payload, Slot, StorageType, 
 
 use super::{Failure, Work, metrics::Metrics};
 use crate::{
+    crash,
     inbox::Message,
     publisher::Publisher,
     store::{Outcome, Store, Stored},
@@ -39,7 +40,9 @@ impl ResultProcessor {
         };
         let Some(outcome) = Outcome::of(&event) else { return Ok(()) };
         let status = outcome.status.as_str();
+        crash::at(crash::Point::Result);
         let kept = self.store.put_result(outcome).await.map_err(|error| Failure::Away(error.to_string()))?;
+        crash::at(crash::Point::Result);
         match kept {
             Stored::First => {
                 if let Some(terminal) = event.payload.terminal() {
@@ -54,7 +57,9 @@ impl ResultProcessor {
                 return Ok(());
             }
         }
-        self.tell(&event).await
+        self.tell(&event).await?;
+        crash::at(crash::Point::Result);
+        Ok(())
     }
 
     /// Once the result is kept.

@@ -32,8 +32,16 @@ use crate::{
 };
 
 /// The points of `src/crash.rs`, and how often one is passed at most before it kills: each is reached within seconds.
-const KINDS: [(&str, u32); 7] =
-    [("evidence", 8), ("collect", 8), ("blob", 4), ("append", 20), ("commit", 20), ("serve", 40), ("relay", 20)];
+const KINDS: [(&str, u32); 8] = [
+    ("evidence", 8),
+    ("collect", 8),
+    ("blob", 4),
+    ("append", 20),
+    ("commit", 20),
+    ("serve", 40),
+    ("relay", 20),
+    ("result", 9),
+];
 
 /// More than an event holds.
 static LONG: LazyLock<String> = LazyLock::new(|| "a line of a long output\n".repeat(10_000));
@@ -67,6 +75,7 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
             ("PODHERALD_KAFKA__BROKERS", kafka.address()),
             ("PODHERALD_KAFKA__TOPIC_PREFIX", &*prefix),
             ("PODHERALD_BLOB__URL", &*blob_url),
+            ("PODHERALD_ROLES", "api,monitor,result_processor"),
         ];
         let settings: Vec<_> = settings.into_iter().chain(point).collect();
         Herald::launch(&binary, &cluster.kubeconfig(), &data, &settings)
@@ -96,6 +105,8 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     pods.end_all().await;
     for (id, fate) in &pods.all {
         let execution = herald.ended(id).await;
+        let result = herald.result(id).await;
+        assert_eq!((&result["exit"], &result["status"]), (&execution["exit"], &execution["status"]), "{result}");
         if let Fate::Exits(code) = fate {
             assert_eq!(execution["exit"]["code"], *code, "{execution}");
         }
@@ -103,10 +114,20 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     let events = readers.until_they_have_all(&herald).await;
     assert_in_order(&events, &pods.all.keys().cloned().collect::<Vec<_>>());
     pods.assert_known(&events).await;
+    assert_results_are_told(&events);
     assert_blobs_are_there(&events);
     redis.assert_has(&herald, pods.all.keys()).await;
     assert_complete(&herald, kafka, &prefix).await;
     readers.assert_agree(&events).await;
+}
+
+/// Each attempt's result is told once.
+fn assert_results_are_told(events: &[Value]) {
+    let ended: BTreeSet<_> = events.iter().filter(|event| ends(event)).map(event_id).collect();
+    let told = events.iter().filter(|event| event["event_type"] == "result_stored");
+    let told: Vec<_> = told.map(|event| event["result_of"].as_str().unwrap()).collect();
+    assert_eq!(told.len(), ended.len());
+    assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), ended);
 }
 
 /// What an event names as a blob is all of the output.

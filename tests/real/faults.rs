@@ -102,7 +102,7 @@ pub(crate) async fn assert_complete(herald: &Herald, broker: &Broker, prefix: &s
     let dead = herald.pages("/dead-letters?limit=100").await;
     let mut told: BTreeSet<String> =
         dead.iter().map(|letter| letter["event_id"].as_str().unwrap().to_owned()).collect();
-    let topics = ["execution_events", "pod_events"];
+    let topics = ["execution_events", "pod_events", "execution_results"];
     let mut consumed = Vec::new();
     for topic in topics {
         consumed.push(broker.consume_all(&format!("{prefix}{topic}")).await);

@@ -184,6 +184,19 @@ impl Herald {
         }
     }
 
+    /// The result of the execution, once it is stored.
+    pub(crate) async fn result(&self, id: &str) -> Value {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let (status, body) = self.try_get(&format!("/executions/{id}/result"), "application/json").await.unwrap();
+            if status == StatusCode::OK {
+                return serde_json::from_slice(&body).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{id} has no result: {}", String::from_utf8_lossy(&body));
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Waits until podherald knows that the execution runs.
     pub(crate) async fn until_running(&self, id: &str) {
         let deadline = Instant::now() + LIMIT;
