@@ -187,6 +187,13 @@ impl Delivery {
     }
 }
 
+/// A delivery of this message, and whether it will have been acknowledged.
+#[cfg(test)]
+pub(crate) fn delivery(message: Message) -> (Delivery, impl Future<Output = bool>) {
+    let (answer, answered) = oneshot::channel();
+    (Delivery { message, answer }, async { matches!(answered.await, Ok(Answer::Done)) })
+}
+
 /// The event of a message, or why it has none.
 fn read(incoming: &Incoming) -> Result<Message, String> {
     let bytes = incoming.payload.clone().ok_or("it has no payload")?;

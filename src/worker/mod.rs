@@ -4,6 +4,8 @@
 pub mod event_store;
 pub mod metrics;
 pub mod result_processor;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
