@@ -68,6 +68,8 @@ struct State {
     is_reachable: bool,
     /// Events acknowledged since the start.
     acknowledged: u64,
+    /// Events done with since the start, because they were acknowledged or refused for good.
+    settled: u64,
     /// Positions of the batch under way that are done with; with the reason, if it was a rejection. They come again with what is
     /// not done with.
     done: BTreeMap<u64, Option<String>>,
@@ -195,15 +197,15 @@ impl Endpoint {
             return Ok(Vec::new());
         }
         let secrets = self.options.secrets().await.map_err(|error| Fault(wording::of(&error)))?;
-        let acknowledged = self.state().acknowledged;
+        let settled = self.state().settled;
         let is_halted = AtomicBool::new(false);
         let groups = by_execution(records.iter().filter(|record| self.options.filter.admits(record)));
         let work = groups.into_iter().map(|group| self.carry_execution(group, &secrets, &is_halted).boxed());
         let ended: Vec<Option<Trouble>> = stream::iter(work).buffer_unordered(CONCURRENCY).collect().await;
-        let has_acknowledged = self.state().acknowledged > acknowledged;
+        let has_settled = self.state().settled > settled;
         match worst(ended.into_iter().flatten()) {
-            None => Ok(self.carried(records, has_acknowledged).await),
-            Some(trouble) => Err(self.failed(trouble, has_acknowledged).await),
+            None => Ok(self.carried(records, has_settled).await),
+            Some(trouble) => Err(self.failed(trouble, has_settled).await),
         }
     }
 
@@ -246,9 +248,12 @@ impl Endpoint {
         let (Outcome { meaning, error, asked, .. }, _) = self.attempt(record, &message, secrets, false).await;
         let reason = error.unwrap_or_default();
         let mut state = self.state();
+        // Who refuses one event is there.
+        state.is_reachable = matches!(meaning, Meaning::Acknowledged | Meaning::Refused);
         match meaning {
             Meaning::Acknowledged => {
                 state.acknowledged += 1;
+                state.settled += 1;
                 state.refusals.remove(&record.position);
                 Ok(None)
             }
@@ -259,6 +264,7 @@ impl Endpoint {
                 refusals.count += 1;
                 let Refusals { count, since } = *refusals;
                 if retry::is_hopeless(count, acknowledged > since) {
+                    state.settled += 1;
                     state.refusals.remove(&record.position);
                     return Ok(Some(format!("{reason}, {count} times")));
                 }
@@ -330,7 +336,7 @@ impl Endpoint {
         if line.is_empty() { line } else { format!(" ({line})") }
     }
 
-    async fn carried(&self, records: &[Arc<Record>], has_acknowledged: bool) -> Vec<Rejection> {
+    async fn carried(&self, records: &[Arc<Record>], has_settled: bool) -> Vec<Rejection> {
         let (rejections, changed) = {
             let mut state = self.state();
             let rejection = |record: &Arc<Record>| {
@@ -343,9 +349,9 @@ impl Endpoint {
             state.done = state.done.split_off(&next);
             state.refusals = state.refusals.split_off(&next);
             let was = state.standing.clone();
-            if has_acknowledged {
+            if has_settled {
                 state.standing.failing_since = None;
-                (state.failures, state.pause, state.is_reachable) = (0, None, true);
+                (state.failures, state.pause) = (0, None);
             }
             (rejections, (state.standing != was).then(|| state.standing.clone()))
         };
@@ -353,25 +359,26 @@ impl Endpoint {
         rejections
     }
 
-    async fn failed(&self, trouble: Trouble, has_acknowledged: bool) -> Fault {
+    async fn failed(&self, trouble: Trouble, has_settled: bool) -> Fault {
         let now = self.means.clock.now();
         let Trouble { meaning, reason, asked } = trouble;
         let fault = self.fault(&reason);
         let changed = {
             let mut state = self.state();
             let was = state.standing.clone();
-            if has_acknowledged {
+            if has_settled {
                 state.standing.failing_since = None;
                 state.failures = 0;
             }
             state.failures = state.failures.saturating_add(1);
-            state.pause = Some(retry::pause(&self.options.retry, state.failures, asked));
-            state.is_reachable = false;
-            let since = *state.standing.failing_since.get_or_insert(now);
-            let longest = self.options.disable_after.and_then(|after| SignedDuration::try_from(after).ok());
-            let is_overdue = longest.is_some_and(|longest| now.duration_since(since) >= longest);
-            if meaning == Meaning::Gone || is_overdue {
-                state.standing.disabled = Some(Disabled { at: now, reason });
+            state.pause = Some(retry::pause(&self.options.retry, state.failures, meaning, asked));
+            if meaning != Meaning::Refused {
+                let since = *state.standing.failing_since.get_or_insert(now);
+                let longest = self.options.disable_after.and_then(|after| SignedDuration::try_from(after).ok());
+                let is_overdue = longest.is_some_and(|longest| now.duration_since(since) >= longest);
+                if meaning == Meaning::Gone || is_overdue {
+                    state.standing.disabled = Some(Disabled { at: now, reason });
+                }
             }
             (state.standing != was).then(|| state.standing.clone())
         };

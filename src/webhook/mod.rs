@@ -5,7 +5,7 @@
 //! acknowledges is not sent again because of another event, unless the process dies.
 //!
 //! An endpoint that answers 410, or acknowledges nothing for `disable_after`, is disabled: its cursor stays where it is until
-//! somebody enables it over the API. What a single event is to blame for (400, 413, 415, 422) is tried a few times, then left
+//! somebody enables it over the API. What a single event is to blame for (400, 413, 414, 415, 422, 431) is tried a few times, then left
 //! out; it stays in the log of deliveries and can be sent again from there.
 //!
 //! Nothing is sent to addresses that are not public unless that is allowed: a name is resolved, looked at, and the very

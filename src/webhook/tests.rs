@@ -308,6 +308,37 @@ async fn an_event_that_is_refused_is_left_out_after_a_few_tries_and_the_others_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_in_a_quiet_stream_holds_others_for_minutes_and_counts_as_no_failure() {
+    let mut world = World::new().await;
+    let running = world.start(&[("disable_after", "1h")]).await;
+    // The endpoint fails once, then refuses all that there is, for good.
+    world.script.far().status = 503;
+    world.append(0..1).await;
+    until(MOMENT * 10, || world.script.count() == 1).await;
+    world.script.far().status = 400;
+    until(Duration::from_mins(40), || running.progress.health().lag_events == 0).await;
+    let pauses = world.script.pauses();
+    assert!(pauses.iter().all(|pause| *pause <= 60), "{pauses:?}");
+    assert_eq!((running.progress.health().rejected, running.endpoint.status().failing_since), (LIFE, None));
+    // A single failure long after that is the first of its kind.
+    sleep(Duration::from_hours(2)).await;
+    world.script.far().status = 503;
+    world.append(1..2).await;
+    let tried = world.script.count();
+    until(MOMENT * 10, || world.script.count() > tried).await;
+    sleep(MOMENT).await;
+    assert_eq!(running.endpoint.status().disabled, None);
+    assert!(running.endpoint.status().failing_since.is_some());
+    world.script.far().status = 0;
+    until(Duration::from_secs(2), || running.progress.health().lag_events == 0).await;
+    // While it refuses, it does not fail.
+    world.script.far().status = 400;
+    world.append(2..3).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((running.progress.health().lag_events, running.endpoint.status().failing_since), (LIFE, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_filter_keeps_back_moves_the_cursor_and_is_not_sent() {
     let mut world = World::new().await;
     let running = world.start(&[("statuses", "completed,failed")]).await;
