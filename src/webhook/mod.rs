@@ -6,7 +6,8 @@
 //!
 //! An endpoint that answers 410, or acknowledges nothing for `disable_after`, is disabled: its cursor stays where it is until
 //! somebody enables it over the API. What a single event is to blame for (400, 413, 414, 415, 422, 431) is tried a few times, then left
-//! out; it stays in the log of deliveries and can be sent again from there.
+//! out; it stays in the log of deliveries and can be sent again from there. An event that is the cause of other answers holds the
+//! stream until somebody skips it over the API.
 //!
 //! Nothing is sent to addresses that are not public unless that is allowed: a name is resolved, looked at, and the very
 //! address is connected to. Proxies of the environment are not used, redirects not followed.
@@ -18,6 +19,7 @@ mod endpoint;
 mod filter;
 mod message;
 mod metrics;
+mod operate;
 mod retry;
 mod store;
 #[cfg(test)]
@@ -43,7 +45,7 @@ use crate::{
     journal::Journal,
 };
 
-pub use answers::{Redelivery, RedeliveryError, Status};
+pub use answers::{OperationError, Redelivery, Skip, Status};
 pub use endpoint::Endpoint;
 pub use filter::Filter;
 pub use metrics::Metrics;

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Endpoint, Metrics, Options, Redelivery,
+    Disabled, Endpoint, Metrics, Options, Redelivery, Skip,
     endpoint::Means,
     store::Store,
     transport::{Answer, Transport},
@@ -336,6 +336,63 @@ async fn an_event_that_is_refused_in_a_quiet_stream_holds_others_for_minutes_and
     world.append(2..3).await;
     sleep(Duration::from_secs(2)).await;
     assert_eq!((running.progress.health().lag_events, running.endpoint.status().failing_since), (LIFE, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_somebody_skips_holds_nothing_up_any_more_also_after_a_restart() {
+    let mut world = World::new().await;
+    let running = world.start(&[]).await;
+    world.script.far().refuses.insert("execution_running", 500);
+    world.append(0..1).await;
+    // By now it is tried every half hour.
+    sleep(Duration::from_hours(2)).await;
+    let last = running.endpoint.deliveries(None, 1).await.unwrap().remove(0);
+    assert_eq!((&*last.event_type, last.status), ("execution_running", Some(500)));
+    let Skip::Skipped(skipped) = running.endpoint.skip(&last.event_id).await.unwrap() else { panic!() };
+    assert_eq!((skipped.attempt, skipped.error.as_deref()), (last.attempt + 1, Some("skipped over the API")));
+    // Nothing has happened yet: a process that dies now has the wish on disk.
+    world.kill().await;
+    let running = world.start(&[]).await;
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    assert_eq!((running.progress.health().rejected, running.endpoint.status().failing_since), (1, None));
+    let logged = running.endpoint.deliveries(None, 100).await.unwrap();
+    assert!(!logged.iter().any(|delivery| delivery.event_id == last.event_id && delivery.id > skipped.id));
+    assert_eq!(running.endpoint.skip(&last.event_id).await.unwrap(), Skip::Done);
+    assert_eq!(running.endpoint.skip(&logged[0].event_id).await.unwrap(), Skip::Done, "it was acknowledged");
+    assert_eq!(running.endpoint.skip("d893f9ae").await.unwrap(), Skip::Unknown);
+
+    // Who waits is woken, and what was skipped is forgotten once it cannot come again.
+    world.append(1..2).await;
+    sleep(Duration::from_hours(2)).await;
+    let last = running.endpoint.deliveries(None, 1).await.unwrap().remove(0);
+    running.endpoint.skip(&last.event_id).await.unwrap();
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    world.script.far().refuses.clear();
+    world.append(2..3).await;
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    let store = Store::open(world.dir.path().join("webhooks.db")).await.unwrap();
+    assert!(store.skipped("a").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_enables_an_endpoint_while_it_is_disabled_memory_and_disk_agree() {
+    let world = World::new().await;
+    let endpoint = world.endpoint(&[]).await;
+    let store = Store::open(world.dir.path().join("webhooks.db")).await.unwrap();
+    let disable = async || {
+        let disabled = Some(Disabled { at: at(0), reason: "it is gone".to_owned() });
+        endpoint.change_standing(|state| state.standing.disabled = disabled);
+        endpoint.write_standing().await
+    };
+    for is_enabled_first in [true, false].repeat(20) {
+        let (one, other) = if is_enabled_first {
+            tokio::join!(endpoint.enable(), disable())
+        } else {
+            tokio::join!(disable(), endpoint.enable())
+        };
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(store.standing("a").await.unwrap().disabled, endpoint.status().disabled);
+    }
 }
 
 #[tokio::test(start_paused = true)]
