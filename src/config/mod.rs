@@ -23,6 +23,7 @@ mod source;
 mod telemetry;
 mod value;
 mod webhook;
+mod webhook_url;
 
 use std::path::PathBuf;
 
@@ -41,8 +42,11 @@ pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LeaseName,
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};
+pub(crate) use value::MASK;
 pub use value::Size;
-pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, WebhookUrl, Webhooks};
+pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, Webhooks};
+pub use webhook_url::WebhookUrl;
+pub(crate) use webhook_url::percent_decoded;
 
 use crate::health::Role;
 

@@ -12,7 +12,7 @@ use crate::journal;
 pub struct Status {
     /// `NAME` of `[webhook.NAME]`.
     pub name: String,
-    /// `url`, its query masked.
+    /// `url`, its path and query masked.
     pub url: String,
     /// `structured` or `binary`.
     #[schema(value_type = String)]

@@ -20,6 +20,7 @@ use super::{
     Error, Metrics, Options,
     answers::Status,
     message::Message,
+    quote::quote,
     retry::{self, Meaning},
     store::{Delivery, Disabled, Error as StoreError, Standing, Store},
     transport::{Answer, Transport},
@@ -34,8 +35,6 @@ use crate::{
 
 /// Executions whose events are under way at a time.
 const CONCURRENCY: usize = 8;
-/// Of an answer, in the log.
-const MAX_QUOTE: usize = 200;
 
 /// Why an event that somebody wants left out is not sent.
 pub(super) const SKIPPED: &str = "skipped over the API";
@@ -303,21 +302,10 @@ impl Endpoint {
         let meaning = retry::meaning(answer.status);
         let error = (meaning != Meaning::Acknowledged).then(|| {
             let advice = if answer.status.is_redirection() { "; redirects are not followed" } else { "" };
-            format!("it answers {}{advice}{}", answer.status, self.quote(&answer.text))
+            format!("it answers {}{advice}{}", answer.status, quote(&answer.text, &self.options.url.secrets()))
         });
         let asked = answer.retry_after.and_then(|text| retry::asked(&text, self.means.clock.now()));
         Outcome { meaning, status: Some(answer.status.as_u16()), error, asked }
-    }
-
-    /// The beginning of an answer in one line. It may repeat what it was asked, with what may be a secret in that.
-    fn quote(&self, text: &str) -> String {
-        let masked = match self.options.url.uri().query() {
-            Some(query) if !query.is_empty() => text.replace(query, "***"),
-            _ => text.to_owned(),
-        };
-        let line: String = masked.split_whitespace().collect::<Vec<_>>().join(" ");
-        let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect();
-        if line.is_empty() { line } else { format!(" ({line})") }
     }
 
     /// The cursor on disk is behind these positions: they do not come again.

@@ -20,6 +20,7 @@ mod filter;
 mod message;
 mod metrics;
 mod operate;
+mod quote;
 mod retry;
 mod store;
 #[cfg(test)]
