@@ -38,7 +38,7 @@ pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, To
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
-pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
+pub use names::{ContainerName, Environment, HostName, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};
@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 82);
+        assert_eq!(keys.len(), 83);
     }
 
     #[test]
@@ -216,6 +216,8 @@ mod tests {
         let seventeen = (1..=17).map(|n| format!("team-{n}")).collect::<Vec<_>>().join(",");
         for (settings, expected) in [
             (vec![("http.listen", "0.0.0.0:80")], "`http.allow_unauthenticated = true` as well"),
+            (vec![("http.hosts", "a.example")], "`[]` unless `http.listen` is beyond loopback"),
+            (vec![("http.hosts", "https://a.example")], "a name in lower-case letters and without a port"),
             (vec![("http.end_on", "result")], "without the role result_processor"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
@@ -296,7 +298,11 @@ mod tests {
     #[test]
     fn what_looks_bold_but_works_is_allowed() {
         for settings in [
-            vec![("http.listen", "0.0.0.0:80"), ("http.allow_unauthenticated", "true")],
+            vec![
+                ("http.listen", "0.0.0.0:80"),
+                ("http.allow_unauthenticated", "true"),
+                ("http.hosts", "podherald,a.example"),
+            ],
             vec![("http.listen", "[::1]:0")],
             vec![("monitor.exit_grace", "0s")],
             vec![("roles", "monitor")],
