@@ -175,7 +175,7 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
 fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options, Error> {
     let address = config.http.listen;
     let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
-    let access = http::Access::of(bound, config.http.allow_unauthenticated)?;
+    let access = http::Access::of(bound, config.http.allow_unauthenticated, &config.http.hosts)?;
     Ok(http::Options {
         max_connections: config.http.max_connections as usize,
         max_streams: config.http.max_streams as usize,

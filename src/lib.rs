@@ -27,6 +27,7 @@ pub mod leadership;
 pub mod live_output;
 pub mod lock;
 pub mod monitor;
+pub mod named_file;
 pub mod open_files;
 pub mod output_store;
 pub mod publisher;

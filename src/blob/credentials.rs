@@ -5,6 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use object_store::{CredentialProvider, aws::AwsCredential};
 
+use crate::{
+    named_file::{self, Unreadable},
+    wording,
+};
+
 /// The profile that counts.
 const PROFILE: &str = "default";
 
@@ -14,10 +19,21 @@ pub(super) struct CredentialsFile(pub(super) PathBuf);
 
 /// What is wrong with the file; what it holds is never told.
 #[derive(Debug, thiserror::Error)]
-#[error("blob.credentials_file {} {what}", path.display())]
-struct Wrong {
-    path: PathBuf,
-    what: String,
+enum Wrong {
+    /// In words: as a cause it would be taken for trouble of the store's own directory.
+    #[error("{}", wording::of(.0))]
+    Unreadable(Unreadable),
+    #[error(
+        "blob.credentials_file {} must have `aws_access_key_id` and `aws_secret_access_key` in its section [{PROFILE}]",
+        .0.display()
+    )]
+    Lacking(PathBuf),
+}
+
+impl From<Wrong> for object_store::Error {
+    fn from(wrong: Wrong) -> Self {
+        Self::Generic { store: "S3", source: Box::new(wrong) }
+    }
 }
 
 #[async_trait]
@@ -25,13 +41,8 @@ impl CredentialProvider for CredentialsFile {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let wrong =
-            |what| object_store::Error::Generic { store: "S3", source: Box::new(Wrong { path: self.0.clone(), what }) };
-        let text = tokio::fs::read_to_string(&self.0).await;
-        let text = text.map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let credential = read(&text).ok_or_else(|| {
-            wrong(format!("must have `aws_access_key_id` and `aws_secret_access_key` in its section [{PROFILE}]"))
-        })?;
+        let text = named_file::read("blob.credentials_file", &self.0).await.map_err(Wrong::Unreadable)?;
+        let credential = read(&text).ok_or_else(|| Wrong::Lacking(self.0.clone()))?;
         Ok(Arc::new(credential))
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    Error,
+    Error, HostName,
     setting::settings,
     source::Effective,
     value::{choice, positive},
@@ -18,6 +18,10 @@ settings! {
         /// Must be true for a listener beyond loopback, since podherald does not ask who is calling.
         /// `PODHERALD_HTTP__ALLOW_UNAUTHENTICATED`, default `false`.
         allow_unauthenticated: bool = false,
+        /// Names by which a listener beyond loopback is called, without port. What changes something must have one of them, an IP
+        /// address or `localhost` as its Host; who only reads may call it anything.
+        /// `PODHERALD_HTTP__HOSTS`, default `[]`.
+        hosts: Vec<HostName> = [],
         /// What ends an execution's stream: `terminal`, its terminal event, or `result`, that its result is stored (or 30 s without); `auto`:
         /// `result` where this process has the role `result_processor`, else `terminal`.
         /// `PODHERALD_HTTP__END_ON`, default `"auto"`.
@@ -70,6 +74,11 @@ impl Http {
                 "a loopback address such as `127.0.0.1:8080`, or `http.allow_unauthenticated = true` as well: podherald \
                  does not ask who is calling",
             ));
+        }
+        if self.listen.ip().is_loopback() && !self.hosts.is_empty() {
+            let right =
+                "`[]` unless `http.listen` is beyond loopback: there it is called `localhost` or by its address";
+            return Err(effective.refuse("http.hosts", right));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::{
     Error,
     setting::settings,
     source::Effective,
-    value::{Size, Value, choice, positive},
+    value::{MASK, Size, Value, choice, positive},
 };
 
 /// A message cannot be less: its key and headers alone take about half a kilobyte.
@@ -224,9 +224,6 @@ impl Value for Username {
         value.as_str().filter(|text| !text.is_empty() && !text.contains('\0')).map(|text| Self(text.to_owned()))
     }
 }
-
-/// What stands for a secret where it is shown.
-const MASK: &str = "***";
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod source;
 mod telemetry;
 mod value;
 mod webhook;
+mod webhook_url;
 
 use std::path::PathBuf;
 
@@ -37,12 +38,15 @@ pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, To
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
 pub use monitor::Monitor;
-pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
+pub use names::{ContainerName, Environment, HostName, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
 pub use telemetry::{Format, Telemetry};
+pub(crate) use value::MASK;
 pub use value::Size;
-pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, WebhookUrl, Webhooks};
+pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, Webhooks};
+pub use webhook_url::WebhookUrl;
+pub(crate) use webhook_url::percent_decoded;
 
 use crate::health::Role;
 
@@ -177,7 +181,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 82);
+        assert_eq!(keys.len(), 83);
     }
 
     #[test]
@@ -212,6 +216,8 @@ mod tests {
         let seventeen = (1..=17).map(|n| format!("team-{n}")).collect::<Vec<_>>().join(",");
         for (settings, expected) in [
             (vec![("http.listen", "0.0.0.0:80")], "`http.allow_unauthenticated = true` as well"),
+            (vec![("http.hosts", "a.example")], "`[]` unless `http.listen` is beyond loopback"),
+            (vec![("http.hosts", "https://a.example")], "a name in lower-case letters and without a port"),
             (vec![("http.end_on", "result")], "without the role result_processor"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
@@ -292,7 +298,11 @@ mod tests {
     #[test]
     fn what_looks_bold_but_works_is_allowed() {
         for settings in [
-            vec![("http.listen", "0.0.0.0:80"), ("http.allow_unauthenticated", "true")],
+            vec![
+                ("http.listen", "0.0.0.0:80"),
+                ("http.allow_unauthenticated", "true"),
+                ("http.hosts", "podherald,a.example"),
+            ],
             vec![("http.listen", "[::1]:0")],
             vec![("monitor.exit_grace", "0s")],
             vec![("roles", "monitor")],

@@ -65,6 +65,12 @@ text! {
 }
 
 text! {
+    /// A name of a host, without a port.
+    pub struct HostName, if |text| text.len() <= 253 && text.split('.').all(is_dns_label),
+    "a name in lower-case letters and without a port, such as `podherald.example`"
+}
+
+text! {
     /// A label and its value.
     pub struct LabelPair, if is_label_pair, "a label and its value such as `app=runner`"
 }

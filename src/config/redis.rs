@@ -9,7 +9,7 @@ use super::{
     Error,
     setting::settings,
     source::Effective,
-    value::{Value, positive},
+    value::{MASK, Value, positive, shown_url},
 };
 
 settings! {
@@ -56,9 +56,6 @@ impl Redis {
         positive(effective, "redis.stream_retention", self.stream_retention)
     }
 }
-
-/// What stands for a password where a URL is shown.
-const MASK: &str = "***";
 
 /// Where a Redis is, and the password for it: shown without that.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,14 +119,8 @@ impl Value for RedisUrl {
         Self::parse(value.as_str()?)
     }
 
-    /// Of what is no URL only the scheme is shown: nobody knows where in it a password may be.
     fn shown(value: &Toml) -> Toml {
-        let Some(text) = value.as_str() else { return value.clone() };
-        Toml::String(match (Self::parse(text), text.split_once("://")) {
-            (Some(url), _) => url.to_string(),
-            (None, Some((scheme, _))) => format!("{scheme}://{MASK}"),
-            (None, None) => MASK.to_owned(),
-        })
+        shown_url::<Self>(value)
     }
 }
 

@@ -1,11 +1,25 @@
 //! How the types of settings are written: in TOML, and as the plain text of a variable or flag.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::Value as Toml;
 
 use super::{Error, source::Effective};
 use crate::health::Role;
+
+/// What stands for a secret where it is shown.
+pub(crate) const MASK: &str = "***";
+
+/// A URL that shows itself without its secrets. Of what is no URL only the scheme is shown: nobody knows where in it a
+/// password may be.
+pub(super) fn shown_url<U: Value + fmt::Display>(value: &Toml) -> Toml {
+    let Some(text) = value.as_str() else { return value.clone() };
+    Toml::String(match (U::from_toml(value), text.split_once("://")) {
+        (Some(url), _) => url.to_string(),
+        (None, Some((scheme, _))) if scheme.chars().all(|c| c.is_ascii_lowercase()) => format!("{scheme}://{MASK}"),
+        (None, _) => MASK.to_owned(),
+    })
+}
 
 /// A type that a setting can have.
 pub(super) trait Value: Sized {

@@ -1,22 +1,31 @@
 //! Who may call a podherald that asks nobody for a password.
 //!
 //! On loopback only this machine can connect, but a browser on it can be made to: a foreign page may send requests, and
-//! a foreign name may be pointed at 127.0.0.1. Hence Host must name loopback, and Origin the same host. Beyond loopback a foreign
-//! page may still change nothing: whatever is not a mere reading must come from the same host, or from no page at all.
+//! a foreign name may be pointed at 127.0.0.1. Hence Host must name loopback, and Origin the same host. Beyond loopback whoever
+//! connects may read. A foreign page may still change nothing: whatever is not a mere reading must come from the same host, or from
+//! no page at all. A foreign name can be pointed at any address, and then the page's Origin is the Host; so that must be a name that
+//! nobody else can give: an address, or one that the operator has told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, Method, Uri, header, uri::Authority};
 
 use super::Error;
+use crate::config::HostName;
 
 /// Who may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// This machine; Host and Origin are checked.
     Loopback,
     /// Whoever can connect: the operator said so.
-    Anybody,
+    Anybody {
+        /// Names under which something may be changed.
+        hosts: Arc<[HostName]>,
+    },
 }
 
 /// A listener that would let in everybody although nobody allowed that.
@@ -28,39 +37,59 @@ pub enum Access {
 pub struct Exposed(pub SocketAddr);
 
 impl Access {
-    /// The access that a listener on this address gives.
+    /// The access that a listener on this address gives, where it goes by these names.
     ///
     /// # Errors
     /// [`Exposed`] if the address is beyond loopback and `allow_unauthenticated` is false.
-    pub fn of(listener: SocketAddr, allow_unauthenticated: bool) -> Result<Self, Exposed> {
+    pub fn of(listener: SocketAddr, allow_unauthenticated: bool, hosts: &[HostName]) -> Result<Self, Exposed> {
         match (is_loopback(listener.ip()), allow_unauthenticated) {
             (true, _) => Ok(Self::Loopback),
-            (false, true) => Ok(Self::Anybody),
+            (false, true) => Ok(Self::Anybody { hosts: hosts.into() }),
             (false, false) => Err(Exposed(listener)),
         }
     }
 
     /// # Errors
     /// [`Error::Forbidden`] that says which header is wrong and what would be right.
-    pub(super) fn check(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-        if self == Self::Anybody && method.is_safe() {
+    pub(super) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+        let is_open = *self != Self::Loopback;
+        if is_open && method.is_safe() {
             return Ok(());
         }
         let host = one(headers, header::HOST, "Host")?.or(uri.authority().map(Authority::as_str));
         let Some(host) = host else {
             return Err(Error::Forbidden("the Host header is missing"));
         };
-        let is_loopback =
-            names_loopback(host) && uri.authority().is_none_or(|authority| names_loopback(authority.as_str()));
-        if self == Self::Loopback && !is_loopback {
-            return Err(Error::Forbidden("Host must be localhost, 127.0.0.1 or [::1], with any port"));
+        if !self.knows(host) || uri.authority().is_some_and(|authority| !self.knows(authority.as_str())) {
+            return Err(Error::Forbidden(match self {
+                Self::Loopback => "Host must be localhost, 127.0.0.1 or [::1], with any port",
+                Self::Anybody { .. } => {
+                    "Host must be an IP address, localhost or a name in http.hosts, with any port: a page can point any other \
+                     name here"
+                }
+            }));
         }
         match one(headers, header::ORIGIN, "Origin")? {
             // Beyond loopback somebody in between may speak TLS.
-            Some(origin) if !is_same(origin, host, self == Self::Anybody) => {
+            Some(origin) if !is_same(origin, host, is_open) => {
                 Err(Error::Forbidden("Origin must be absent or this server's own: pages of other sites may not call"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// True if this Host is no name that somebody else may have given to this server's address.
+    fn knows(&self, host: &str) -> bool {
+        let Some(name) = name(host) else { return false };
+        if name.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name).parse::<IpAddr>();
+        match self {
+            Self::Loopback => address.is_ok_and(is_loopback),
+            Self::Anybody { hosts } => {
+                address.is_ok() || hosts.iter().any(|host| host.as_str().eq_ignore_ascii_case(&name))
+            }
         }
     }
 }
@@ -76,14 +105,10 @@ fn one<'a>(headers: &'a HeaderMap, name: header::HeaderName, shown: &'static str
     }
 }
 
-fn names_loopback(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<Authority>() else { return false };
-    if authority.as_str().contains('@') {
-        return false;
-    }
-    let host = authority.host();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_loopback)
+/// Without the port. None where there is a user too, or what is no host.
+fn name(host: &str) -> Option<String> {
+    let authority = host.parse::<Authority>().ok()?;
+    (!authority.as_str().contains('@')).then(|| authority.host().to_owned())
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -102,6 +127,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::config::Config;
 
     fn check(host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
@@ -134,22 +160,53 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_a_page_of_another_host_may_read_and_change_nothing() {
-        let check = |method: Method, origin: Option<&str>| {
+    fn beyond_loopback_all_may_read_and_only_who_calls_it_by_a_name_of_its_own_and_no_foreign_page_may_change() {
+        let config = Config::of(&[
+            ("http.listen", "0.0.0.0:80"),
+            ("http.allow_unauthenticated", "true"),
+            ("http.hosts", "herald.example,podherald"),
+        ]);
+        let access = Access::of("0.0.0.0:80".parse().unwrap(), true, &config.unwrap().http.hosts).unwrap();
+        let check = |method: Method, uri: &'static str, host: &str, origin: Option<&str>| {
             let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static("herald.example"));
+            headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
             }
-            Access::Anybody.check(&method, &Uri::from_static("/"), &headers).is_ok()
+            access.check(&method, &Uri::from_static(uri), &headers).is_ok()
         };
-        assert!(check(Method::GET, Some("https://evil.example")));
-        for origin in [None, Some("http://herald.example"), Some("https://herald.example")] {
-            assert!(check(Method::POST, origin), "{origin:?}");
+        for (host, origin, may_change) in [
+            // Scripts.
+            ("10.1.2.3:8080", None, true),
+            ("[2001:db8::1]", None, true),
+            ("localhost:8080", None, true),
+            ("herald.example", None, true),
+            ("Herald.Example:8443", None, true),
+            ("podherald", None, true),
+            // Its own pages, with somebody in between who speaks TLS or without.
+            ("herald.example", Some("https://herald.example"), true),
+            ("herald.example", Some("http://herald.example"), true),
+            ("10.1.2.3:8080", Some("http://10.1.2.3:8080"), true),
+            // Pages of others.
+            ("herald.example", Some("https://evil.example"), false),
+            ("herald.example", Some("null"), false),
+            ("herald.example", Some("https://herald.example:8443"), false),
+            ("herald.example", Some("ftp://herald.example"), false),
+            // Names of others that are pointed here: Origin and Host are the same.
+            ("evil.example", Some("http://evil.example"), false),
+            ("evil.example:8080", Some("http://evil.example:8080"), false),
+            ("herald.example.evil.example", Some("http://herald.example.evil.example"), false),
+            ("10.1.2.3.nip.io", Some("http://10.1.2.3.nip.io"), false),
+            ("evil.example", None, false),
+            ("a@herald.example", None, false),
+            ("", None, false),
+        ] {
+            for method in [Method::POST, Method::PUT, Method::DELETE] {
+                assert_eq!(check(method, "/", host, origin), may_change, "{host:?} {origin:?}");
+            }
+            assert!(check(Method::GET, "/", host, origin), "{host:?} {origin:?}");
         }
-        for origin in ["https://evil.example", "null", "https://herald.example:8443", "ftp://herald.example"] {
-            assert!(!check(Method::POST, Some(origin)), "{origin}");
-        }
+        assert!(!check(Method::POST, "http://evil.example/", "herald.example", None));
     }
 
     #[test]
@@ -163,12 +220,12 @@ mod tests {
     #[test]
     fn a_listener_beyond_loopback_needs_a_word() {
         let open: SocketAddr = "0.0.0.0:80".parse().unwrap();
-        let text = Access::of(open, false).unwrap_err().to_string();
+        let text = Access::of(open, false, &[]).unwrap_err().to_string();
         assert!(
             text.contains("http.listen = 0.0.0.0:80") && text.contains("http.allow_unauthenticated = true"),
             "{text}"
         );
-        assert_eq!(Access::of(open, true), Ok(Access::Anybody));
-        assert_eq!(Access::of("127.0.0.1:0".parse().unwrap(), false), Ok(Access::Loopback));
+        assert_eq!(Access::of(open, true, &[]), Ok(Access::Anybody { hosts: Arc::default() }));
+        assert_eq!(Access::of("127.0.0.1:0".parse().unwrap(), false, &[]), Ok(Access::Loopback));
     }
 }

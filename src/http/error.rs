@@ -33,6 +33,8 @@ pub enum Error {
     NoDelivery(String),
     /// The event cannot be sent again, and why.
     Unsendable(String),
+    /// The event cannot be skipped, and why.
+    Unskippable(&'static str),
     /// The execution is there, this output is not.
     NoOutput(String),
     /// The execution may be there, its result is not.
@@ -156,6 +158,12 @@ impl Error {
                 "urn:podherald:problem:not-redeliverable",
                 "The event cannot be sent again",
                 reason.clone(),
+            ),
+            Self::Unskippable(reason) => (
+                StatusCode::CONFLICT,
+                "urn:podherald:problem:not-skippable",
+                "The event cannot be skipped",
+                (*reason).to_owned(),
             ),
             Self::NoOutput(detail) => {
                 (StatusCode::NOT_FOUND, "urn:podherald:problem:output-not-found", "No such output", detail.clone())
@@ -339,11 +347,11 @@ impl From<webhook::StoreError> for Error {
     }
 }
 
-impl From<webhook::RedeliveryError> for Error {
-    fn from(error: webhook::RedeliveryError) -> Self {
+impl From<webhook::OperationError> for Error {
+    fn from(error: webhook::OperationError) -> Self {
         match error {
-            webhook::RedeliveryError::Store(error) => error.into(),
-            webhook::RedeliveryError::Journal(error) => error.into(),
+            webhook::OperationError::Store(error) => error.into(),
+            webhook::OperationError::Journal(error) => error.into(),
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(webhooks::deliveries))
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::redeliver))
+        .routes(routes!(webhooks::skip))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{Error, Problem, State, cursor, negotiate::AcceptsJson, query::Parameters};
 use crate::{
     health::SinkHealth,
-    webhook::{Delivery, Endpoint, Redelivery, Status},
+    webhook::{Delivery, Endpoint, Redelivery, Skip, Status},
 };
 
 /// A webhook.
@@ -144,6 +144,39 @@ pub(super) async fn redeliver(
         Redelivery::Unknown => Err(Error::NoDelivery(event_id)),
         Redelivery::Gone => Err(Error::Unsendable("retention has taken the event".to_owned())),
         Redelivery::Impossible(reason) => Err(Error::Unsendable(reason)),
+    }
+}
+
+/// Leaves out an event that the webhook does not take, so that those after it are sent; it becomes a dead letter.
+#[utoipa::path(
+    post, path = "/webhooks/{name}/deliveries/{event_id}/skip", tag = "webhooks",
+    params(
+        ("name" = String, Path, description = "`NAME` of `[webhook.NAME]`"),
+        ("event_id" = String, Path, description = "`event_id` of a delivery"),
+    ),
+    responses(
+        (status = 200, description = "It is left out, at once or when the webhook is enabled", body = Delivery),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 406, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The event was acknowledged or left out before, or is no longer kept", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn skip(
+    extract::State(state): extract::State<Arc<State>>,
+    path: Named<(String, String)>,
+    _: AcceptsJson,
+    parameters: Parameters,
+) -> Result<Json<Delivery>, Error> {
+    let Path((name, event_id)) = path.map_err(|_| Error::NoRoute)?;
+    parameters.finish()?;
+    match find(&state, &name)?.skip(&event_id).await? {
+        Skip::Skipped(delivery) => Ok(Json(delivery)),
+        Skip::Unknown => Err(Error::NoDelivery(event_id)),
+        Skip::Gone => Err(Error::Unskippable("retention has taken the event")),
+        Skip::Done => Err(Error::Unskippable("the webhook has acknowledged it, or it was left out before")),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::journal;
 pub struct Status {
     /// `NAME` of `[webhook.NAME]`.
     pub name: String,
-    /// `url`, its query masked.
+    /// `url`, its path and query masked.
     pub url: String,
     /// `structured` or `binary`.
     #[schema(value_type = String)]
@@ -29,7 +29,7 @@ pub struct Status {
     pub labels: Vec<String>,
     /// Since when nothing is sent to it, and why; null while it is enabled.
     pub disabled: Option<Disabled>,
-    /// It has acknowledged nothing since, though it should have; null otherwise.
+    /// It has neither acknowledged nor refused an event since, though it should have; null otherwise.
     #[serde(serialize_with = "optional_time")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub failing_since: Option<Timestamp>,
@@ -55,9 +55,22 @@ pub enum Redelivery {
     Impossible(String),
 }
 
-/// Why the wish to send an event again could not be looked into.
+/// What came of the wish to leave an event out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skip {
+    /// It is not sent by itself any more; the delivery is what the log says of that.
+    Skipped(Delivery),
+    /// No delivery of such an event is in the log.
+    Unknown,
+    /// Retention has taken the event.
+    Gone,
+    /// It was acknowledged or left out before.
+    Done,
+}
+
+/// Why the wish to send an event again, or to leave it out, could not be looked into.
 #[derive(Debug, thiserror::Error)]
-pub enum RedeliveryError {
+pub enum OperationError {
     /// The log.
     #[error(transparent)]
     Store(#[from] StoreError),

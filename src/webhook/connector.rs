@@ -1,18 +1,30 @@
 //! Connections to endpoints: a name is resolved once, and the very address that was looked at is connected to.
+//!
+//! Several addresses are raced as in RFC 8305, "Happy Eyeballs": each next one is tried as soon as the one before has failed, or
+//! has not answered for [`STAGGER`], and all that are under way may still win. So each has all of the time that is left, and
+//! one that swallows everything costs the others a moment.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::sleep,
+};
 use tower::Service;
 
 use super::address;
+
+/// The "Connection Attempt Delay" that RFC 8305 recommends.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -62,17 +74,50 @@ impl Connector {
         if let Some(closed) = closed.first() {
             why = Error::NotPublic { host, address: closed.ip() };
         }
-        for address in open {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    // A request is one write; waiting for more gains nothing.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(source) => why = Error::Unreachable { address, source },
+        match race(by_turns(open), TcpStream::connect).await {
+            Some(Ok(stream)) => {
+                // A request is one write; waiting for more gains nothing.
+                let _ = stream.set_nodelay(true);
+                Ok(stream)
             }
+            Some(Err((address, source))) => Err(Error::Unreachable { address, source }),
+            None => Err(why),
         }
-        Err(why)
+    }
+}
+
+/// The families in turn, that of the first one first, else in the order of the resolver: a family without a route must not
+/// be all that is tried.
+fn by_turns(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let is_first_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == is_first_v6);
+    let (mut families, mut ordered) = ([first, second], VecDeque::new());
+    while families.iter().any(|family| !family.is_empty()) {
+        ordered.extend(families.iter_mut().filter_map(VecDeque::pop_front));
+    }
+    ordered
+}
+
+/// The first connection that is made, or the last failure; none if there is no address.
+async fn race<T, Connecting: Future<Output = io::Result<T>>>(
+    mut waiting: VecDeque<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> Connecting,
+) -> Option<Result<T, (SocketAddr, io::Error)>> {
+    let mut trying = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        if let Some(address) = waiting.pop_front() {
+            let connecting = connect(address);
+            trying.push(async move { connecting.await.map_err(|error| (address, error)) });
+        }
+        tokio::select! {
+            ended = trying.next() => match ended {
+                Some(Err(error)) => failure = Some(Err(error)),
+                ended => return ended.or(failure),
+            },
+            () = sleep(STAGGER), if !waiting.is_empty() => {}
+        }
     }
 }
 
@@ -114,6 +159,44 @@ mod tests {
             listener.accept().await.unwrap();
         }
         assert!(listener.accept().now_or_never().is_none());
+    }
+
+    /// Time until a connection, of addresses 1, 2, ... that answer after so many milliseconds: with a failure if negative.
+    async fn raced(answers: &[i64]) -> Option<(u64, Result<u16, String>)> {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let addresses = (1..).map(local).take(answers.len()).collect();
+        let begun = tokio::time::Instant::now();
+        let raced = race(addresses, |address| async move {
+            let answer = answers[usize::from(address.port()) - 1];
+            sleep(Duration::from_millis(answer.unsigned_abs())).await;
+            if answer < 0 { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(address.port()) }
+        });
+        let raced = raced.await?.map_err(|(address, _)| address.to_string());
+        Some((u64::try_from(begun.elapsed().as_millis()).unwrap(), raced))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_swallows_everything_costs_the_others_a_moment_and_a_slow_one_may_still_win() {
+        let never = 1_000_000;
+        for (answers, expected) in [
+            (&[][..], None),
+            (&[100], Some((100, Ok(1)))),
+            (&[never, 10], Some((260, Ok(2)))),
+            (&[never, never, never, 10], Some((760, Ok(4)))),
+            (&[-5, 10], Some((15, Ok(2)))),
+            (&[9000, never, -10], Some((9000, Ok(1)))),
+            (&[-300, -10], Some((300, Err("127.0.0.1:1".to_owned())))),
+        ] {
+            assert_eq!(raced(answers).await, expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let (given, expected) =
+            (["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"], ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(Vec::from(by_turns(addresses(&given))), addresses(&expected));
     }
 
     #[tokio::test]

@@ -18,8 +18,9 @@ use tokio::{
 
 use super::{
     Error, Metrics, Options,
-    answers::{Redelivery, RedeliveryError, Status},
+    answers::Status,
     message::Message,
+    quote::quote,
     retry::{self, Meaning},
     store::{Delivery, Disabled, Error as StoreError, Standing, Store},
     transport::{Answer, Transport},
@@ -27,15 +28,16 @@ use super::{
 use crate::{
     clock::Clock,
     config::{WebhookMode, WebhookSecrets},
-    journal::{EventQuery, Journal, Record, Subscription},
+    journal::{Journal, Record, Subscription},
     sink::{Fault, Rejection, Sink},
     wording,
 };
 
 /// Executions whose events are under way at a time.
 const CONCURRENCY: usize = 8;
-/// Of an answer, in the log.
-const MAX_QUOTE: usize = 200;
+
+/// Why an event that somebody wants left out is not sent.
+pub(super) const SKIPPED: &str = "skipped over the API";
 
 /// What an endpoint works with.
 pub(super) struct Means {
@@ -49,17 +51,18 @@ pub(super) struct Means {
 /// See the module.
 pub struct Endpoint {
     pub(super) options: Options,
-    means: Means,
+    pub(super) means: Means,
     sink: &'static str,
-    state: Mutex<State>,
-    enabled: Notify,
-    /// One event at a time is sent again.
-    redelivering: tokio::sync::Mutex<()>,
+    state: Arc<Mutex<State>>,
+    /// Somebody has done something about it: it is tried at once.
+    pub(super) retried: Notify,
+    /// One event at a time is sent again or left out.
+    pub(super) operating: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
-    standing: Standing,
+pub(super) struct State {
+    pub(super) standing: Standing,
     /// Batches that failed in a row.
     failures: u32,
     /// The pause after the last of them; none where nothing was sent.
@@ -68,10 +71,36 @@ struct State {
     is_reachable: bool,
     /// Events acknowledged since the start.
     acknowledged: u64,
+    /// Events done with since the start, because they were acknowledged, refused for good, or skipped.
+    settled: u64,
     /// Positions of the batch under way that are done with; with the reason, if it was a rejection. They come again with what is
     /// not done with.
     done: BTreeMap<u64, Option<String>>,
     refusals: BTreeMap<u64, Refusals>,
+    /// Events that somebody wants left out, by position. They stay until the cursor on disk is behind them.
+    pub(super) skipped: BTreeMap<u64, String>,
+    /// All up to this position is done with.
+    passed: u64,
+}
+
+impl State {
+    /// As if it had never failed.
+    pub(super) fn start_anew(&mut self) {
+        self.standing = Standing::default();
+        (self.failures, self.pause) = (0, None);
+    }
+
+    /// True where somebody wants this event left out; then it is done with.
+    fn skips(&mut self, position: u64, event_id: &str) -> bool {
+        let is_skipped = self.skipped.get(&position).is_some_and(|skipped| skipped == event_id);
+        self.settled += u64::from(is_skipped);
+        is_skipped
+    }
+
+    /// True where nothing more is to be sent of this position.
+    pub(super) fn is_done_with(&self, position: u64) -> bool {
+        position <= self.passed || self.done.contains_key(&position)
+    }
 }
 
 /// Of one event.
@@ -90,7 +119,7 @@ struct Trouble {
 }
 
 /// What came of an attempt.
-struct Outcome {
+pub(super) struct Outcome {
     meaning: Meaning,
     status: Option<u16>,
     error: Option<String>,
@@ -103,8 +132,9 @@ impl Endpoint {
         means.metrics.disabled(&options.name, standing.disabled.is_some());
         // Sinks are few and their names are for ever.
         let sink = Box::leak(format!("webhook:{}", options.name).into_boxed_str());
-        let state = Mutex::new(State { standing, ..State::default() });
-        Ok(Self { options, means, sink, state, enabled: Notify::new(), redelivering: tokio::sync::Mutex::default() })
+        let skipped = means.store.skipped(&options.name).await?;
+        let state = Arc::new(Mutex::new(State { standing, skipped, ..State::default() }));
+        Ok(Self { options, means, sink, state, retried: Notify::new(), operating: tokio::sync::Mutex::default() })
     }
 
     /// `NAME` of `[webhook.NAME]`.
@@ -137,73 +167,20 @@ impl Endpoint {
         }
     }
 
-    /// Sends to it again, from where it stopped, and at once.
-    ///
-    /// # Errors
-    /// That cannot be kept on disk; nothing has changed.
-    pub async fn enable(&self) -> Result<(), StoreError> {
-        self.means.store.stands(&self.options.name, Standing::default()).await?;
-        {
-            let mut state = self.state();
-            state.standing = Standing::default();
-            (state.failures, state.pause) = (0, None);
-        }
-        self.means.metrics.disabled(&self.options.name, false);
-        tracing::info!(webhook = self.options.name, "the webhook has been enabled");
-        self.enabled.notify_waiters();
-        Ok(())
-    }
-
-    /// Its attempts before this one, newest first.
-    ///
-    /// # Errors
-    /// The log cannot be read.
-    pub async fn deliveries(&self, before: Option<u64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        self.means.store.deliveries(&self.options.name, before, limit).await
-    }
-
-    /// Sends an event of the log once more, whatever it was answered before; the cursor and the standing do not change.
-    ///
-    /// # Errors
-    /// The log or the journal cannot be read.
-    pub async fn redeliver(&self, event_id: &str) -> Result<Redelivery, RedeliveryError> {
-        let _turn = self.redelivering.lock().await;
-        let Some(last) = self.means.store.last(&self.options.name, event_id).await? else {
-            return Ok(Redelivery::Unknown);
-        };
-        let query = EventQuery { after: last.position.saturating_sub(1), limit: 1 };
-        let found = self.means.journal.events(query).await?;
-        let Some(record) = found.first().filter(|record| record.position == last.position) else {
-            return Ok(Redelivery::Gone);
-        };
-        let secrets = match self.options.secrets().await {
-            Ok(secrets) => secrets,
-            Err(error) => return Ok(Redelivery::Impossible(wording::of(&error))),
-        };
-        let message = match Message::new(&record.bytes, self.options.mode) {
-            Ok(message) if message.event_id == event_id => message,
-            Ok(_) => return Ok(Redelivery::Gone),
-            Err(reason) => return Ok(Redelivery::Impossible(reason)),
-        };
-        let (_, delivery) = self.attempt(record, &message, &secrets, true).await;
-        Ok(Redelivery::Sent(delivery))
-    }
-
     async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
         self.admit()?;
-        if records.is_empty() {
-            return Ok(Vec::new());
-        }
+        let Some(first) = records.first() else { return Ok(Vec::new()) };
+        self.forget_before(first.position).await;
         let secrets = self.options.secrets().await.map_err(|error| Fault(wording::of(&error)))?;
-        let acknowledged = self.state().acknowledged;
+        let settled = self.state().settled;
         let is_halted = AtomicBool::new(false);
         let groups = by_execution(records.iter().filter(|record| self.options.filter.admits(record)));
         let work = groups.into_iter().map(|group| self.carry_execution(group, &secrets, &is_halted).boxed());
         let ended: Vec<Option<Trouble>> = stream::iter(work).buffer_unordered(CONCURRENCY).collect().await;
-        let has_acknowledged = self.state().acknowledged > acknowledged;
+        let has_settled = self.state().settled > settled;
         match worst(ended.into_iter().flatten()) {
-            None => Ok(self.carried(records, has_acknowledged).await),
-            Some(trouble) => Err(self.failed(trouble, has_acknowledged).await),
+            None => Ok(self.carried(records, has_settled).await),
+            Some(trouble) => Err(self.failed(trouble, has_settled).await),
         }
     }
 
@@ -243,12 +220,18 @@ impl Endpoint {
             Ok(message) => message,
             Err(reason) => return Ok(Some(reason)),
         };
+        if self.state().skips(record.position, &message.event_id) {
+            return Ok(Some(SKIPPED.to_owned()));
+        }
         let (Outcome { meaning, error, asked, .. }, _) = self.attempt(record, &message, secrets, false).await;
         let reason = error.unwrap_or_default();
         let mut state = self.state();
+        // Who refuses one event is there.
+        state.is_reachable = matches!(meaning, Meaning::Acknowledged | Meaning::Refused);
         match meaning {
             Meaning::Acknowledged => {
                 state.acknowledged += 1;
+                state.settled += 1;
                 state.refusals.remove(&record.position);
                 Ok(None)
             }
@@ -259,6 +242,7 @@ impl Endpoint {
                 refusals.count += 1;
                 let Refusals { count, since } = *refusals;
                 if retry::is_hopeless(count, acknowledged > since) {
+                    state.settled += 1;
                     state.refusals.remove(&record.position);
                     return Ok(Some(format!("{reason}, {count} times")));
                 }
@@ -269,7 +253,7 @@ impl Endpoint {
     }
 
     /// One request, which is logged.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         record: &Record,
         message: &Message,
@@ -295,12 +279,17 @@ impl Endpoint {
             error: outcome.error.clone(),
             redelivery,
         };
-        let logged = self.means.store.add(name, delivery.clone()).await;
-        let logged = logged.unwrap_or_else(|error| {
+        let logged = self.log(delivery).await;
+        (outcome, logged)
+    }
+
+    /// What cannot be logged is counted.
+    pub(super) async fn log(&self, delivery: Delivery) -> Delivery {
+        let logged = self.means.store.add(&self.options.name, delivery.clone()).await;
+        logged.unwrap_or_else(|error| {
             self.unlogged(&error);
             delivery
-        });
-        (outcome, logged)
+        })
     }
 
     fn outcome(&self, answer: Result<Answer, String>) -> Outcome {
@@ -313,79 +302,91 @@ impl Endpoint {
         let meaning = retry::meaning(answer.status);
         let error = (meaning != Meaning::Acknowledged).then(|| {
             let advice = if answer.status.is_redirection() { "; redirects are not followed" } else { "" };
-            format!("it answers {}{advice}{}", answer.status, self.quote(&answer.text))
+            format!("it answers {}{advice}{}", answer.status, quote(&answer.text, &self.options.url.secrets()))
         });
         let asked = answer.retry_after.and_then(|text| retry::asked(&text, self.means.clock.now()));
         Outcome { meaning, status: Some(answer.status.as_u16()), error, asked }
     }
 
-    /// The beginning of an answer in one line. It may repeat what it was asked, with what may be a secret in that.
-    fn quote(&self, text: &str) -> String {
-        let masked = match self.options.url.uri().query() {
-            Some(query) if !query.is_empty() => text.replace(query, "***"),
-            _ => text.to_owned(),
+    /// The cursor on disk is behind these positions: they do not come again.
+    async fn forget_before(&self, position: u64) {
+        let has_skipped = {
+            let mut state = self.state();
+            state.passed = state.passed.max(position.saturating_sub(1));
+            let kept = state.skipped.split_off(&position);
+            !std::mem::replace(&mut state.skipped, kept).is_empty()
         };
-        let line: String = masked.split_whitespace().collect::<Vec<_>>().join(" ");
-        let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_QUOTE).collect();
-        if line.is_empty() { line } else { format!(" ({line})") }
+        if has_skipped && let Err(error) = self.means.store.forget_skips(&self.options.name, position).await {
+            self.unlogged(&error);
+        }
     }
 
-    async fn carried(&self, records: &[Arc<Record>], has_acknowledged: bool) -> Vec<Rejection> {
-        let (rejections, changed) = {
-            let mut state = self.state();
-            let rejection = |record: &Arc<Record>| {
-                let reason = state.done.remove(&record.position).flatten()?;
-                Some(Rejection { position: record.position, reason })
-            };
-            let rejections = records.iter().filter_map(rejection).collect();
+    async fn carried(&self, records: &[Arc<Record>], has_settled: bool) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        let has_changed = self.change_standing(|state| {
+            for record in records {
+                let reason = state.done.remove(&record.position).flatten();
+                rejections.extend(reason.map(|reason| Rejection { position: record.position, reason }));
+            }
             // What retention took of them does not come again.
             let next = records.last().map_or(0, |last| last.position + 1);
             state.done = state.done.split_off(&next);
             state.refusals = state.refusals.split_off(&next);
-            let was = state.standing.clone();
-            if has_acknowledged {
+            state.passed = next.saturating_sub(1);
+            if has_settled {
                 state.standing.failing_since = None;
-                (state.failures, state.pause, state.is_reachable) = (0, None, true);
+                (state.failures, state.pause) = (0, None);
             }
-            (rejections, (state.standing != was).then(|| state.standing.clone()))
-        };
-        self.keep(changed).await;
+        });
+        self.keep(has_changed).await;
         rejections
     }
 
-    async fn failed(&self, trouble: Trouble, has_acknowledged: bool) -> Fault {
+    async fn failed(&self, trouble: Trouble, has_settled: bool) -> Fault {
         let now = self.means.clock.now();
         let Trouble { meaning, reason, asked } = trouble;
         let fault = self.fault(&reason);
-        let changed = {
-            let mut state = self.state();
-            let was = state.standing.clone();
-            if has_acknowledged {
+        let has_changed = self.change_standing(|state| {
+            if has_settled {
                 state.standing.failing_since = None;
                 state.failures = 0;
             }
             state.failures = state.failures.saturating_add(1);
-            state.pause = Some(retry::pause(&self.options.retry, state.failures, asked));
-            state.is_reachable = false;
-            let since = *state.standing.failing_since.get_or_insert(now);
-            let longest = self.options.disable_after.and_then(|after| SignedDuration::try_from(after).ok());
-            let is_overdue = longest.is_some_and(|longest| now.duration_since(since) >= longest);
-            if meaning == Meaning::Gone || is_overdue {
-                state.standing.disabled = Some(Disabled { at: now, reason });
+            state.pause = Some(retry::pause(&self.options.retry, state.failures, meaning, asked));
+            if meaning != Meaning::Refused {
+                let since = *state.standing.failing_since.get_or_insert(now);
+                let longest = self.options.disable_after.and_then(|after| SignedDuration::try_from(after).ok());
+                let is_overdue = longest.is_some_and(|longest| now.duration_since(since) >= longest);
+                if meaning == Meaning::Gone || is_overdue {
+                    state.standing.disabled = Some(Disabled { at: now, reason });
+                }
             }
-            (state.standing != was).then(|| state.standing.clone())
-        };
-        self.keep(changed).await;
+        });
+        self.keep(has_changed).await;
         self.admit().err().unwrap_or(fault)
     }
 
-    /// Keeps how it stands now. What cannot be kept still holds until the process ends.
-    async fn keep(&self, changed: Option<Standing>) {
-        let Some(standing) = changed else { return };
-        self.means.metrics.disabled(&self.options.name, standing.disabled.is_some());
-        if let Err(error) = self.means.store.stands(&self.options.name, standing).await {
+    /// True if it stands otherwise than before.
+    pub(super) fn change_standing(&self, change: impl FnOnce(&mut State)) -> bool {
+        let mut state = self.state();
+        let was = state.standing.clone();
+        change(&mut state);
+        self.means.metrics.disabled(&self.options.name, state.standing.disabled.is_some());
+        state.standing != was
+    }
+
+    /// What cannot be kept still holds until the process ends.
+    async fn keep(&self, has_changed: bool) {
+        if has_changed && let Err(error) = self.write_standing().await {
             self.unlogged(&error);
         }
+    }
+
+    /// Whoever writes, writes how it stands at that moment: so the last to write agrees with memory, whoever changed that first.
+    pub(super) async fn write_standing(&self) -> Result<(), StoreError> {
+        let state = self.state.clone();
+        let standing = move || state.lock().unwrap_or_else(PoisonError::into_inner).standing.clone();
+        self.means.store.stands(&self.options.name, standing).await
     }
 
     fn unlogged(&self, error: &StoreError) {
@@ -404,7 +405,7 @@ impl Endpoint {
         Fault(format!("webhook.{}.url = {}: {reason}", self.options.name, self.options.url))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -458,19 +459,16 @@ impl Sink for Endpoint {
 
     fn recover(&self, pause: Duration) -> BoxFuture<'_, ()> {
         async move {
-            let enabled = self.enabled.notified();
-            tokio::pin!(enabled);
-            enabled.as_mut().enable();
             let (is_disabled, own) = {
                 let state = self.state();
                 (state.standing.disabled.is_some(), state.pause)
             };
             if is_disabled {
-                return enabled.await;
+                return self.retried.notified().await;
             }
             tokio::select! {
                 () = sleep(own.unwrap_or(pause)) => {}
-                () = enabled => {}
+                () = self.retried.notified() => {}
             }
         }
         .boxed()

@@ -5,8 +5,9 @@
 //! acknowledges is not sent again because of another event, unless the process dies.
 //!
 //! An endpoint that answers 410, or acknowledges nothing for `disable_after`, is disabled: its cursor stays where it is until
-//! somebody enables it over the API. What a single event is to blame for (400, 413, 415, 422) is tried a few times, then left
-//! out; it stays in the log of deliveries and can be sent again from there.
+//! somebody enables it over the API. What a single event is to blame for (400, 413, 414, 415, 422, 431) is tried a few times, then left
+//! out; it stays in the log of deliveries and can be sent again from there. An event that is the cause of other answers holds the
+//! stream until somebody skips it over the API.
 //!
 //! Nothing is sent to addresses that are not public unless that is allowed: a name is resolved, looked at, and the very
 //! address is connected to. Proxies of the environment are not used, redirects not followed.
@@ -18,6 +19,8 @@ mod endpoint;
 mod filter;
 mod message;
 mod metrics;
+mod operate;
+mod quote;
 mod retry;
 mod store;
 #[cfg(test)]
@@ -41,9 +44,10 @@ use crate::{
     clock::Clock,
     config::{self, Signing, WebhookMode, WebhookSecrets, WebhookUrl},
     journal::Journal,
+    named_file::{self, Unreadable},
 };
 
-pub use answers::{Redelivery, RedeliveryError, Status};
+pub use answers::{OperationError, Redelivery, Skip, Status};
 pub use endpoint::Endpoint;
 pub use filter::Filter;
 pub use metrics::Metrics;
@@ -55,17 +59,24 @@ const MAX_EVENT_BYTES: usize = 16 << 20;
 /// Why an endpoint cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file that a setting names is not what it must be.
-    #[error("webhook.{endpoint}.{setting} {} cannot be used: it must be {right}", path.display())]
-    File {
+    /// A file that a setting names cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// It holds no secret. What it holds may be one, almost.
+    #[error("webhook.{endpoint}.secret_file {} must hold `whsec_` and 24 to 64 bytes in base64, or several such", path.display())]
+    NoSecret {
         /// Whose.
         endpoint: String,
-        /// Which setting.
-        setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What it must be.
-        right: &'static str,
+    },
+    /// It holds no authorities.
+    #[error("webhook.{endpoint}.ca_file {} cannot be used: it must be a PEM file with certificates", path.display())]
+    Authorities {
+        /// Whose.
+        endpoint: String,
+        /// The file.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -126,17 +137,9 @@ impl Options {
             Signing::Given(secrets) => return Ok(secrets.clone()),
             Signing::File(path) => path,
         };
+        let text = named_file::read(format!("webhook.{}.secret_file", self.name), path).await?;
         let (endpoint, path) = (self.name.clone(), path.clone());
-        let right = "a text file that podherald may read, with `whsec_` and 24 to 64 bytes in base64, or several such";
-        let text = tokio::fs::read_to_string(&path).await;
-        let nothing = || io::Error::new(io::ErrorKind::InvalidData, "what it holds is no secret");
-        text.and_then(|text| WebhookSecrets::parse(&text).ok_or_else(nothing)).map_err(|source| Error::File {
-            endpoint,
-            setting: "secret_file",
-            path,
-            right,
-            source,
-        })
+        WebhookSecrets::parse(&text).ok_or(Error::NoSecret { endpoint, path })
     }
 }
 
@@ -175,9 +178,7 @@ async fn http(name: &str, url: &WebhookUrl, settings: &config::Webhook) -> Resul
     let tls = read.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|source| {
         let endpoint = name.to_owned();
         match settings.ca_file.clone() {
-            Some(path) => {
-                Error::File { endpoint, setting: "ca_file", path, right: "a PEM file with certificates", source }
-            }
+            Some(path) => Error::Authorities { endpoint, path, source },
             None => Error::NoAuthorities { endpoint, source },
         }
     })?;

@@ -12,7 +12,9 @@ const LONGEST_ASKED: Duration = Duration::from_hours(1);
 /// An event that is refused so often while the endpoint takes others is not taken for what it is, ...
 const TRIES: u32 = 5;
 /// ... and so often if nobody knows whether it would take any: it may be the endpoint after all.
-const TRIES_WITHOUT_PROOF: u32 = 20;
+const TRIES_WITHOUT_PROOF: u32 = 10;
+/// Between tries of an event that is refused: what follows it waits as well, some seven minutes in all.
+const LONGEST_FOR_ONE: Duration = Duration::from_mins(1);
 
 /// What an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +48,10 @@ pub(super) fn meaning(status: StatusCode) -> Meaning {
         StatusCode::GONE => Meaning::Gone,
         StatusCode::BAD_REQUEST
         | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::URI_TOO_LONG
         | StatusCode::UNSUPPORTED_MEDIA_TYPE
-        | StatusCode::UNPROCESSABLE_ENTITY => Meaning::Refused,
+        | StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Meaning::Refused,
         _ => Meaning::Unable,
     }
 }
@@ -57,11 +61,13 @@ pub(super) fn is_hopeless(refusals: u32, takes_others: bool) -> bool {
     refusals >= if takes_others { TRIES } else { TRIES_WITHOUT_PROOF }
 }
 
-/// The pause after so many failures in a row, from 1 on, if the endpoint has asked for this one.
-pub(super) fn pause(schedule: &[Duration], failures: u32, asked: Option<Duration>) -> Duration {
+/// The pause after so many failures in a row, from 1 on, the last of which means this, if the endpoint has asked for that
+/// one.
+pub(super) fn pause(schedule: &[Duration], failures: u32, meaning: Meaning, asked: Option<Duration>) -> Duration {
     let step = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
     let own = schedule.get(step).or(schedule.last()).copied().unwrap_or_default();
-    jitter::part_of(own, 0.8..=1.0).max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    let pause = jitter::part_of(own, 0.8..=1.0).max(asked.unwrap_or_default().min(LONGEST_ASKED));
+    if meaning == Meaning::Refused { pause.min(LONGEST_FOR_ONE) } else { pause }
 }
 
 /// `Retry-After`, in seconds or as a date.
@@ -81,7 +87,7 @@ mod tests {
     fn answers_mean_what_they_say() {
         for (statuses, expected) in [
             (&[200, 201, 202, 204][..], Meaning::Acknowledged),
-            (&[400, 413, 415, 422], Meaning::Refused),
+            (&[400, 413, 414, 415, 422, 431], Meaning::Refused),
             (&[410], Meaning::Gone),
             (&[101, 301, 302, 307, 308, 401, 403, 404, 405, 408, 409, 429, 500, 502, 503, 504], Meaning::Unable),
         ] {
@@ -98,11 +104,14 @@ mod tests {
         for (failures, asked, longest) in
             [(1, None, 1), (2, None, 5), (3, None, 30), (4, None, 30), (u32::MAX, None, 30), (3, Some(2), 30)]
         {
-            let pause = pause(&schedule, failures, asked.map(seconds));
+            let pause = pause(&schedule, failures, Meaning::Unable, asked.map(seconds));
             assert!(pause >= seconds(longest).mul_f64(0.79) && pause <= seconds(longest), "{failures}: {pause:?}");
         }
-        assert_eq!(pause(&schedule, 1, Some(seconds(120))), seconds(120));
-        assert_eq!(pause(&schedule, 1, Some(seconds(86_400))), LONGEST_ASKED);
+        assert_eq!(pause(&schedule, 1, Meaning::Unable, Some(seconds(120))), seconds(120));
+        assert_eq!(pause(&schedule, 1, Meaning::Unable, Some(seconds(86_400))), LONGEST_ASKED);
+        assert!(pause(&schedule, 2, Meaning::Refused, None) <= seconds(5));
+        assert_eq!(pause(&[seconds(1800)], 1, Meaning::Refused, None), LONGEST_FOR_ONE);
+        assert_eq!(pause(&schedule, 1, Meaning::Refused, Some(seconds(3600))), LONGEST_FOR_ONE);
     }
 
     #[test]
@@ -118,6 +127,6 @@ mod tests {
 
     #[test]
     fn an_event_is_given_up_sooner_if_others_are_taken() {
-        assert!(!is_hopeless(4, true) && is_hopeless(5, true) && !is_hopeless(19, false) && is_hopeless(20, false));
+        assert!(!is_hopeless(4, true) && is_hopeless(5, true) && !is_hopeless(9, false) && is_hopeless(10, false));
     }
 }

@@ -1,9 +1,11 @@
-//! What is kept of endpoints over restarts: whether they are disabled, and the log of deliveries.
+//! What is kept of endpoints over restarts: whether they are disabled, what is to be left out,
+//! and the log of deliveries.
 //!
 //! A file of its own, `webhooks.db`, so that attempts neither wait for the journal's commits nor fill it up. Rows of the log
 //! are not synced to disk one by one: a loss of power may take the newest.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -43,6 +45,16 @@ const TABLES: &str = "
     PRAGMA user_version = 1;
 ";
 
+/// Came later; who does not know it does without.
+const SKIPS: &str = "
+    CREATE TABLE IF NOT EXISTS skips (
+        endpoint TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        event_id TEXT NOT NULL,
+        PRIMARY KEY (endpoint, position)
+    ) STRICT, WITHOUT ROWID;
+";
+
 /// Why it could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -72,7 +84,7 @@ pub struct Disabled {
     pub reason: String,
 }
 
-/// One attempt to deliver one event.
+/// One attempt to deliver one event, or the wish to leave it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Delivery {
     /// Rising; `after` of the next page.
@@ -126,14 +138,49 @@ impl Store {
         .await
     }
 
-    pub(super) async fn stands(&self, endpoint: &str, standing: Standing) -> Result<(), Error> {
+    /// Keeps how it stands; that is asked once nobody else writes.
+    pub(super) async fn stands(
+        &self,
+        endpoint: &str,
+        standing: impl FnOnce() -> Standing + Send + 'static,
+    ) -> Result<(), Error> {
         let endpoint = endpoint.to_owned();
         self.with(move |db| {
+            let standing = standing();
             let since = standing.failing_since.map(Timestamp::as_microsecond);
             let at = standing.disabled.as_ref().map(|disabled| disabled.at.as_microsecond());
             let reason = standing.disabled.map(|disabled| disabled.reason);
             let sql = "INSERT OR REPLACE INTO endpoints VALUES (?1, ?2, ?3, ?4)";
             db.execute(sql, params![endpoint, since, at, reason]).map(drop)
+        })
+        .await
+    }
+
+    /// Events that are to be left out, by position.
+    pub(super) async fn skipped(&self, endpoint: &str) -> Result<BTreeMap<u64, String>, Error> {
+        let endpoint = endpoint.to_owned();
+        self.with(move |db| {
+            let mut found = db.prepare("SELECT position, event_id FROM skips WHERE endpoint = ?1")?;
+            found.query_map([endpoint], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .await
+    }
+
+    pub(super) async fn skip(&self, endpoint: &str, position: u64, event_id: &str) -> Result<(), Error> {
+        let (endpoint, event_id) = (endpoint.to_owned(), event_id.to_owned());
+        self.with(move |db| {
+            let sql = "INSERT OR REPLACE INTO skips VALUES (?1, ?2, ?3)";
+            db.execute(sql, params![endpoint, position, event_id]).map(drop)
+        })
+        .await
+    }
+
+    /// Those before this position.
+    pub(super) async fn forget_skips(&self, endpoint: &str, before: u64) -> Result<(), Error> {
+        let endpoint = endpoint.to_owned();
+        self.with(move |db| {
+            let sql = "DELETE FROM skips WHERE endpoint = ?1 AND position < ?2";
+            db.execute(sql, params![endpoint, before]).map(drop)
         })
         .await
     }
@@ -236,6 +283,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
         // A later podherald's, or another program's.
         return Err(rusqlite::Error::InvalidParameterName(format!("its format is {format}, not {FORMAT}")));
     }
+    tx.execute_batch(SKIPS)?;
     tx.commit()?;
     Ok(db)
 }

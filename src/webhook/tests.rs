@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Endpoint, Metrics, Options, Redelivery,
+    Disabled, Endpoint, Metrics, Options, Redelivery, Skip,
     endpoint::Means,
     store::Store,
     transport::{Answer, Transport},
@@ -218,7 +218,7 @@ async fn a_failing_endpoint_is_tried_by_its_schedule_and_as_it_asks_and_gets_all
     }
     assert_eq!(
         error(&running.progress.health()),
-        "webhook.a.url = https://a.example/hook?***: it answers 503 Service Unavailable (because of ?***)"
+        "webhook.a.url = https://a.example/***: it answers 503 Service Unavailable (because of ?***)"
     );
     world.script.far().retry_after = Some("2000");
     until(Duration::from_secs(1100), || world.script.count() == 6).await;
@@ -249,7 +249,7 @@ async fn an_endpoint_that_is_gone_is_disabled_over_restarts_and_goes_on_where_it
         }
         sleep(Duration::from_hours(100)).await;
         let health = running.progress.health();
-        let expected = "webhook.a.url = https://a.example/hook?***: disabled since 2026-03-01T12:00:";
+        let expected = "webhook.a.url = https://a.example/***: disabled since 2026-03-01T12:00:";
         assert!(health.failing && error(&health).starts_with(expected), "{health:?}");
         assert!(error(&health).ends_with("; POST /webhooks/a/enable goes on"), "{health:?}");
         assert_eq!((world.script.count(), health.lag_events), (tried, LIFE), "nothing is sent, nothing passed");
@@ -305,6 +305,94 @@ async fn an_event_that_is_refused_is_left_out_after_a_few_tries_and_the_others_c
     assert_eq!(tries["pod_scheduled"], 2, "what was acknowledged does not come again");
     assert_eq!(tries["pod_deleted"], 2);
     assert!((10..=40).contains(&tries["execution_running"]), "{tries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_in_a_quiet_stream_holds_others_for_minutes_and_counts_as_no_failure() {
+    let mut world = World::new().await;
+    let running = world.start(&[("disable_after", "1h")]).await;
+    // The endpoint fails once, then refuses all that there is, for good.
+    world.script.far().status = 503;
+    world.append(0..1).await;
+    until(MOMENT * 10, || world.script.count() == 1).await;
+    world.script.far().status = 400;
+    until(Duration::from_mins(40), || running.progress.health().lag_events == 0).await;
+    let pauses = world.script.pauses();
+    assert!(pauses.iter().all(|pause| *pause <= 60), "{pauses:?}");
+    assert_eq!((running.progress.health().rejected, running.endpoint.status().failing_since), (LIFE, None));
+    // A single failure long after that is the first of its kind.
+    sleep(Duration::from_hours(2)).await;
+    world.script.far().status = 503;
+    world.append(1..2).await;
+    let tried = world.script.count();
+    until(MOMENT * 10, || world.script.count() > tried).await;
+    sleep(MOMENT).await;
+    assert_eq!(running.endpoint.status().disabled, None);
+    assert!(running.endpoint.status().failing_since.is_some());
+    world.script.far().status = 0;
+    until(Duration::from_secs(2), || running.progress.health().lag_events == 0).await;
+    // While it refuses, it does not fail.
+    world.script.far().status = 400;
+    world.append(2..3).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((running.progress.health().lag_events, running.endpoint.status().failing_since), (LIFE, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_somebody_skips_holds_nothing_up_any_more_also_after_a_restart() {
+    let mut world = World::new().await;
+    let running = world.start(&[]).await;
+    world.script.far().refuses.insert("execution_running", 500);
+    world.append(0..1).await;
+    // By now it is tried every half hour.
+    sleep(Duration::from_hours(2)).await;
+    let last = running.endpoint.deliveries(None, 1).await.unwrap().remove(0);
+    assert_eq!((&*last.event_type, last.status), ("execution_running", Some(500)));
+    let Skip::Skipped(skipped) = running.endpoint.skip(&last.event_id).await.unwrap() else { panic!() };
+    assert_eq!((skipped.attempt, skipped.error.as_deref()), (last.attempt + 1, Some("skipped over the API")));
+    // Nothing has happened yet: a process that dies now has the wish on disk.
+    world.kill().await;
+    let running = world.start(&[]).await;
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    assert_eq!((running.progress.health().rejected, running.endpoint.status().failing_since), (1, None));
+    let logged = running.endpoint.deliveries(None, 100).await.unwrap();
+    assert!(!logged.iter().any(|delivery| delivery.event_id == last.event_id && delivery.id > skipped.id));
+    assert_eq!(running.endpoint.skip(&last.event_id).await.unwrap(), Skip::Done);
+    assert_eq!(running.endpoint.skip(&logged[0].event_id).await.unwrap(), Skip::Done, "it was acknowledged");
+    assert_eq!(running.endpoint.skip("d893f9ae").await.unwrap(), Skip::Unknown);
+
+    // Who waits is woken, and what was skipped is forgotten once it cannot come again.
+    world.append(1..2).await;
+    sleep(Duration::from_hours(2)).await;
+    let last = running.endpoint.deliveries(None, 1).await.unwrap().remove(0);
+    running.endpoint.skip(&last.event_id).await.unwrap();
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    world.script.far().refuses.clear();
+    world.append(2..3).await;
+    until(MOMENT * 10, || running.progress.health().lag_events == 0).await;
+    let store = Store::open(world.dir.path().join("webhooks.db")).await.unwrap();
+    assert!(store.skipped("a").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_enables_an_endpoint_while_it_is_disabled_memory_and_disk_agree() {
+    let world = World::new().await;
+    let endpoint = world.endpoint(&[]).await;
+    let store = Store::open(world.dir.path().join("webhooks.db")).await.unwrap();
+    let disable = async || {
+        let disabled = Some(Disabled { at: at(0), reason: "it is gone".to_owned() });
+        endpoint.change_standing(|state| state.standing.disabled = disabled);
+        endpoint.write_standing().await
+    };
+    for is_enabled_first in [true, false].repeat(20) {
+        let (one, other) = if is_enabled_first {
+            tokio::join!(endpoint.enable(), disable())
+        } else {
+            tokio::join!(disable(), endpoint.enable())
+        };
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(store.standing("a").await.unwrap().disabled, endpoint.status().disabled);
+    }
 }
 
 #[tokio::test(start_paused = true)]

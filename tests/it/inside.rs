@@ -54,7 +54,7 @@ impl Inside {
         let data_dir = own(self.directory.path()).await;
         let settings: Vec<_> = self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let config = Config::of(&settings).unwrap();
-        let access = Access::of("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let access = Access::of("127.0.0.1:0".parse().unwrap(), false, &[]).unwrap();
         let seams = Seams { cluster: Cluster::Client(client), clock: self.clock.clone(), journal };
         let watches = config.kube.label_selectors.len() * config.kube.namespaces.len().max(1);
         let server = Server::compose(&config, Options::new(access), data_dir.path(), seams).await.unwrap();

@@ -1,10 +1,13 @@
 //! What the client is made of.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use rdkafka::{ClientConfig, error::KafkaError};
 
-use crate::config::{Brokers, Compression, Property, SaslMechanism, Secret};
+use crate::{
+    config::{Brokers, Compression, Property, SaslMechanism, Secret},
+    named_file::{Unreadable, read},
+};
 
 /// Beside the ceiling, so that the client never finds a message too large that is not above it.
 const MARGIN_BYTES: u64 = 1024;
@@ -86,15 +89,8 @@ pub enum Password {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("{setting} {} cannot be read: it must be a text file that podherald may read", path.display())]
-    Unreadable {
-        /// Which setting.
-        setting: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// It holds no password.
     #[error("kafka.password_file {} does not hold a password", path.display())]
     NoPassword {
@@ -213,9 +209,4 @@ impl Options {
             Err(error) => Err(Error::Client(error.to_string())),
         }
     }
-}
-
-async fn read(setting: &'static str, path: &PathBuf) -> Result<String, Error> {
-    let read = tokio::fs::read_to_string(path).await;
-    read.map_err(|source| Error::Unreadable { setting, path: path.clone(), source })
 }

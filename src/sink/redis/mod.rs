@@ -10,7 +10,7 @@ mod entry;
 mod tests;
 mod wording;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, TlsCertificates, Value,
@@ -24,6 +24,7 @@ use super::{Fault, Rejection, Sink};
 use crate::{
     config::RedisUrl,
     journal::{Journal, Record},
+    named_file::{Unreadable, read},
 };
 
 /// The name of this sink's cursor, and in metrics.
@@ -96,24 +97,12 @@ impl Options {
     }
 }
 
-async fn read(setting: &'static str, path: &PathBuf) -> Result<String, Error> {
-    let read = tokio::fs::read_to_string(path).await;
-    read.map_err(|source| Error::Unreadable { setting, path: path.clone(), source })
-}
-
 /// A file that a setting names is not what it must be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("{setting} {} cannot be read: it must be a text file that podherald may read", path.display())]
-    Unreadable {
-        /// Which setting.
-        setting: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// It holds no URL. What it holds may be a secret.
     #[error("redis.url_file {} does not hold a URL such as `redis://USER:PASSWORD@redis.example:6379`", path.display())]
     NoUrl {

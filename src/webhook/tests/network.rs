@@ -7,7 +7,7 @@ use http::header;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::{TlsAcceptor, rustls};
 
@@ -30,9 +30,34 @@ async fn open(dir: &TempDir, settings: &[(&str, &str)]) -> Result<Arc<Endpoint>,
     Ok(endpoints.remove(0))
 }
 
+/// A port of loopback that is nobody else's, whether somebody listens on it or not: the socket that holds it never does.
+struct Port {
+    address: SocketAddr,
+    _holder: TcpSocket,
+}
+
+impl Port {
+    fn new() -> Self {
+        let holder = Self::socket("127.0.0.1:0".parse().unwrap());
+        Self { address: holder.local_addr().unwrap(), _holder: holder }
+    }
+
+    fn listen(&self) -> TcpListener {
+        Self::socket(self.address).listen(128).unwrap()
+    }
+
+    fn socket(address: SocketAddr) -> TcpSocket {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Beside each other as long as only one of them listens.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        socket
+    }
+}
+
 /// An HTTP server on loopback that keeps the bodies it is sent.
 struct Receiver {
-    address: SocketAddr,
+    port: Port,
     endpoint: Arc<Endpoint>,
     bodies: Arc<Mutex<Vec<Bytes>>>,
     serving: JoinSet<()>,
@@ -41,22 +66,22 @@ struct Receiver {
 
 impl Receiver {
     async fn new() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let port = Port::new();
         let dir = TempDir::new().unwrap();
-        let url = format!("http://{address}/hook");
+        let url = format!("http://{}/hook", port.address);
         let mut settings = vec![("webhook.a.url", url.as_str()), ("webhook.a.secret", SECRET)];
         settings.extend([("webhook.a.allow_private", "true"), ("webhook.a.mode", "binary")]);
         let mut endpoint = open(&dir, &settings).await.unwrap();
         let options = &mut Arc::get_mut(&mut endpoint).unwrap().options;
         assert_eq!(options.max_event_bytes, MAX_EVENT_BYTES);
         options.max_event_bytes = conformance::MAX_BYTES;
-        let mut receiver = Self { address, endpoint, bodies: Arc::default(), serving: JoinSet::new(), _dir: dir };
-        receiver.serve().await;
+        let mut receiver = Self { port, endpoint, bodies: Arc::default(), serving: JoinSet::new(), _dir: dir };
+        receiver.serve();
         receiver
     }
 
-    async fn serve(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+    fn serve(&mut self) {
+        let listener = self.port.listen();
         let take = |State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes| async move {
             bodies.lock().unwrap().push(body);
             // Who goes away takes its connections along.
@@ -82,7 +107,8 @@ impl conformance::Far for Receiver {
 
     fn come_back(&mut self) -> BoxFuture<'_, ()> {
         self.bodies.lock().unwrap().clear();
-        self.serve().boxed()
+        self.serve();
+        std::future::ready(()).boxed()
     }
 }
 
@@ -143,7 +169,8 @@ fn certificate() -> (String, TlsAcceptor) {
 #[tokio::test]
 async fn whatever_is_wrong_on_the_way_names_the_setting_and_what_it_is() {
     let (pem, acceptor) = certificate();
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let port = Port::new();
+    let nobody = port.address;
     let moved = "HTTP/1.1 307 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
     let long = "HTTP/1.1 401 No\r\ncontent-length: 5000\r\n\r\n";
     let (plain, _plain) = server(moved, None).await;
