@@ -175,7 +175,8 @@ pub async fn run(config: Config, mut signals: impl Stream<Item = ()> + Unpin) ->
 fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options, Error> {
     let address = config.http.listen;
     let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
-    let access = http::Access::of(bound, config.http.allow_unauthenticated, &config.http.hosts)?;
+    let hosts: Vec<String> = config.http.hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    let access = http::Access::of(bound, config.http.allow_unauthenticated, &hosts)?;
     Ok(http::Options {
         max_connections: config.http.max_connections as usize,
         max_streams: config.http.max_streams as usize,

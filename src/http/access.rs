@@ -14,7 +14,6 @@ use std::{
 use http::{HeaderMap, Method, Uri, header, uri::Authority};
 
 use super::Error;
-use crate::config::HostName;
 
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub enum Access {
     /// Whoever can connect: the operator said so.
     Anybody {
         /// Names under which something may be changed.
-        hosts: Arc<[HostName]>,
+        hosts: Arc<[String]>,
     },
 }
 
@@ -41,7 +40,7 @@ impl Access {
     ///
     /// # Errors
     /// [`Exposed`] if the address is beyond loopback and `allow_unauthenticated` is false.
-    pub fn of(listener: SocketAddr, allow_unauthenticated: bool, hosts: &[HostName]) -> Result<Self, Exposed> {
+    pub fn of(listener: SocketAddr, allow_unauthenticated: bool, hosts: &[String]) -> Result<Self, Exposed> {
         match (is_loopback(listener.ip()), allow_unauthenticated) {
             (true, _) => Ok(Self::Loopback),
             (false, true) => Ok(Self::Anybody { hosts: hosts.into() }),
@@ -127,7 +126,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::Config;
 
     fn check(host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
@@ -161,12 +159,8 @@ mod tests {
 
     #[test]
     fn beyond_loopback_all_may_read_and_only_who_calls_it_by_a_name_of_its_own_and_no_foreign_page_may_change() {
-        let config = Config::of(&[
-            ("http.listen", "0.0.0.0:80"),
-            ("http.allow_unauthenticated", "true"),
-            ("http.hosts", "herald.example,podherald"),
-        ]);
-        let access = Access::of("0.0.0.0:80".parse().unwrap(), true, &config.unwrap().http.hosts).unwrap();
+        let hosts = ["herald.example", "podherald"].map(str::to_owned);
+        let access = Access::of("0.0.0.0:80".parse().unwrap(), true, &hosts).unwrap();
         let check = |method: Method, uri: &'static str, host: &str, origin: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());

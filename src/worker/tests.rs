@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     inbox::{Message, Place},
-    journal::fixture::{Pod, at},
+    journal::fixture::Pod,
     publisher::{Publisher, Rejection},
     sink::Fault,
     store::{EventQuery, Store, sqlite::Sqlite},

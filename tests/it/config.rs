@@ -100,7 +100,7 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
         ),
         ("logs.deadline = 30", "logs.deadline is 30 (wrong.toml), but must be a duration such as `500ms`, `5s`"),
         ("kube.label_selectors = [\"a b\"]", "kube.label_selectors is [\"a b\"] (wrong.toml), but must be a list"),
-        ("http.end_on = \"result\"", "http.end_on is \"result\" (wrong.toml), but must be `terminal`"),
+        ("http.end_on = \"result\"", "http.end_on is \"result\" (wrong.toml), but must be `auto` or `terminal`"),
         ("logs.max_indexes = 10001", "logs.max_indexes is 10001 (wrong.toml), but must be at most 10000"),
         ("kube.mode = \"local\"", "kube.mode is \"local\" (wrong.toml), but must be `cluster` or `embedded`"),
         (

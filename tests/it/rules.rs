@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 33] = [
+const ORDER: [&str; 34] = [
     "wording",
     "jitter",
     "crash",
@@ -15,6 +15,7 @@ const ORDER: [&str; 33] = [
     "clock",
     "health",
     "config",
+    "named_file",
     "telemetry",
     "lock",
     "cluster",
