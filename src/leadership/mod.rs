@@ -1,7 +1,7 @@
 //! Of several podheralds before one cluster, each with a data directory and a journal of its own, one leads.
 //!
 //! All watch. Who leads reads logs, tells events and carries them to the sinks. The others follow: they make the same events under the same ids but keep
-//! them back, and take over what the leader has published from Kafka, so that they show what it shows. A [`elector`] holds a `Lease` of
+//! them back, and take over what the leader has published from Kafka, so that they show what it shows. An `elector` holds a `Lease` of
 //! the cluster for the leader. Who becomes it first makes sure that its predecessor can publish nothing more, then reads what
 //! that one has published to its end (`predecessor`), and only then goes on where that stands (`succession`).
 

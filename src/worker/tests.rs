@@ -73,7 +73,7 @@ impl World {
 fn life(execution_id: &str, attempt: u32) -> Vec<Message> {
     let changes = Pod::new(execution_id, &format!("u{attempt}"), attempt).life(0);
     let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
-    (1..).zip(drafts).map(|(seq, draft)| message(draft.number("pod-monitor:x", seq))).collect()
+    (1..).zip(drafts).map(|(seq, draft)| message(&draft.number("pod-monitor:x", seq))).collect()
 }
 
 /// The one that ends its first attempt.
@@ -82,7 +82,7 @@ fn end(execution_id: &str) -> Message {
     life(execution_id, 1).into_iter().find(ends).unwrap()
 }
 
-fn message(event: Event) -> Message {
+fn message(event: &Event) -> Message {
     Message {
         event_id: event.event_id,
         event_type: event.payload.event_type().into(),
@@ -137,7 +137,7 @@ async fn of_two_events_that_end_an_attempt_the_first_stays() {
     world.processor.process(&end).await.unwrap();
     let mut other: Event = serde_json::from_slice(&end.bytes).unwrap();
     other.event_id = uuid::Uuid::nil();
-    world.processor.process(&message(other)).await.unwrap();
+    world.processor.process(&message(&other)).await.unwrap();
     assert_eq!(world.told().len(), 1);
     assert_eq!(world.store.result("e".to_owned(), None).await.unwrap().unwrap().event_id, end.event_id);
 }
