@@ -15,11 +15,13 @@ mod journal;
 mod kafka;
 mod kube;
 mod logs;
+mod mongo;
 mod monitor;
 mod names;
 mod redis;
 mod setting;
 mod source;
+mod store;
 mod telemetry;
 mod value;
 mod webhook;
@@ -36,10 +38,12 @@ pub use journal::Journal;
 pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, TopicPrefix, Username};
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
+pub use mongo::{Database, Mongo, MongoUri};
 pub use monitor::Monitor;
 pub use names::{ContainerName, Environment, LabelPair, LabelSelector, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
+pub use store::Store;
 pub use telemetry::{Format, Telemetry};
 pub use value::Size;
 pub use webhook::{EventType, Signing, StatusName, Webhook, WebhookMode, WebhookSecrets, WebhookUrl, Webhooks};
@@ -75,6 +79,10 @@ setting::settings! {
         blob: Blob,
         /// `[redis]`.
         redis: Redis,
+        /// `[store]`.
+        store: Store,
+        /// `[mongo]`.
+        mongo: Mongo,
         /// `[webhook.NAME]`, any number of them.
         webhook: Webhooks,
         /// `[telemetry]`.
@@ -114,6 +122,7 @@ impl Config {
         self.kafka.validate(effective)?;
         self.blob.validate(effective)?;
         self.redis.validate(effective)?;
+        self.mongo.validate(effective)?;
         self.webhook.validate(effective)
     }
 }
@@ -170,7 +179,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 80);
+        assert_eq!(keys.len(), 85);
     }
 
     #[test]
