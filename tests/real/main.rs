@@ -22,3 +22,4 @@ mod outages;
 mod proxy;
 mod publisher;
 mod sink;
+mod store;
