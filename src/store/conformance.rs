@@ -272,6 +272,9 @@ pub(crate) async fn a_later_attempt_takes_over_and_the_earlier_keeps_its_end(sto
     store.append(vec![first.says(9, "late"), second.ends(1, "second")]).await.unwrap();
     let now = execution(store, "e").await;
     assert_eq!((now.status, now.stdout.as_deref(), now.progress), (Status::Failed, Some("second"), None));
+    // Late, and of the same rank.
+    let mut late = Run::new("e", 1);
+    store.append(vec![late.started(), late.ends(1, "other")]).await.unwrap();
     let attempts = store.attempts("e".to_owned()).await.unwrap();
     let ends: Vec<_> = attempts.iter().map(|attempt| (attempt.attempt, attempt.status, attempt.ended_at)).collect();
     assert_eq!(ends, [(1, Status::Completed, Some(at(3))), (2, Status::Failed, Some(at(12)))]);

@@ -3,7 +3,7 @@
 //! *Constraints.* Two writers of one thing at a time leave it as one after the other would have; a document has at most 16 MiB
 //! (T110); an answer that is lost says nothing of the write (T114).
 //!
-//! *Format.* [`documents`], in the collections of `migrations/`; what is long, in files of GridFS ([`bodies`]).
+//! *Format.* `documents`, in the collections of `migrations/`; what is long, in files of GridFS (`bodies`).
 //!
 //! *Operation.* Writes wait for a majority and its journals (T113), reads are of what a majority has. An event, a result or a
 //! receipt is an insert, and a duplicate key is success (T116). An attempt is updated where its rank is lower (T112). An
