@@ -62,6 +62,8 @@ pub enum Command {
               value_parser = PossibleValuesParser::new(EVENT_TYPES.iter().chain([&contract::ALL])))]
         schema: Option<String>,
     },
+    /// Bring the store up to date: the database of mongo.uri, or the file in the data directory
+    Migrate,
     /// Print the OpenAPI document of the REST interface
     Openapi,
     /// Print the AsyncAPI document of what is sent to Kafka and Redis

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
@@ -11,8 +12,9 @@ use kube_sim::node::shim;
 use podherald::{
     app,
     cli::{Cli, Command},
+    clock::SystemClock,
     config::{self, Config, Effective},
-    contract, embedded, explain, http, supervisor, telemetry, wording,
+    contract, embedded, explain, http, store, supervisor, telemetry, wording,
 };
 
 /// Frames are decoded on one thread and dropped on another, thousands a second: the system's allocator spends a sixth of
@@ -45,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Explain { file, logs } => explain(&Config::load(&sources)?, file, logs),
         Command::Events { schema } => print(&events(schema.as_deref())),
+        Command::Migrate => print(&migrate(&Config::load(&sources)?)?),
         Command::Openapi => print(&http::openapi_document()),
         Command::Asyncapi => print(&contract::pretty(&contract::asyncapi_document())),
     }
@@ -71,6 +74,12 @@ fn explain(config: &Config, file: Option<PathBuf>, logs: Option<PathBuf>) -> any
         Err(explain::Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+fn migrate(config: &Config) -> anyhow::Result<String> {
+    telemetry::init(&config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(store::migrate(config, Arc::new(SystemClock)))?)
 }
 
 fn events(schema: Option<&str>) -> String {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts a real API server and KWOK (a test adds a real node, which needs root; others start a Redis or a Kafka each, or share one), runs the suite tests/real against them under podherald's own role, stops everything.
+# Starts a real API server and KWOK (a test adds a real node, which needs root; others start a Redis, a Kafka or a MongoDB each, or share one), runs the suite tests/real against them under podherald's own role, stops everything.
 # What is missing is built or installed; what then still is fails the run. Arguments go to the test binary, for instance a
 # test's name.
 set -euo pipefail
@@ -18,7 +18,7 @@ stop_clusters() { # the tests' own too
     kill -- "-$starting" 2>/dev/null || true
   fi
   for run in "$dir"/*/; do
-    if [ -d "$run/redis" ] || [ -d "$run/kafka" ]; then
+    if [ -d "$run/redis" ] || [ -d "$run/kafka" ] || [ -d "$run/mongo" ]; then
       RUN=$run "$servers" stop || true
     elif [ -d "$run/pid" ]; then
       RUN=$run "$cluster" stop || true

@@ -15,11 +15,13 @@ mod journal;
 mod kafka;
 mod kube;
 mod logs;
+mod mongo;
 mod monitor;
 mod names;
 mod redis;
 mod setting;
 mod source;
+mod store;
 mod telemetry;
 mod value;
 mod webhook;
@@ -37,10 +39,12 @@ pub use journal::Journal;
 pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, TopicPrefix, Username};
 pub use kube::{Kube, Mode};
 pub use logs::{Follow, Logs};
+pub use mongo::{Database, Mongo, MongoUri};
 pub use monitor::Monitor;
 pub use names::{ContainerName, Environment, HostName, LabelPair, LabelSelector, LeaseName, LogFilter, Namespace};
 pub use setting::Setting;
 pub use source::{Effective, Flag, Origin, Sources};
+pub use store::Store;
 pub use telemetry::{Format, Telemetry};
 pub(crate) use value::MASK;
 pub use value::Size;
@@ -79,6 +83,10 @@ setting::settings! {
         blob: Blob,
         /// `[redis]`.
         redis: Redis,
+        /// `[store]`.
+        store: Store,
+        /// `[mongo]`.
+        mongo: Mongo,
         /// `[webhook.NAME]`, any number of them.
         webhook: Webhooks,
         /// `[telemetry]`.
@@ -125,6 +133,7 @@ impl Config {
         self.kafka.validate(effective)?;
         self.blob.validate(effective)?;
         self.redis.validate(effective)?;
+        self.mongo.validate(effective)?;
         self.webhook.validate(effective)
     }
 }
@@ -181,7 +190,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 83);
+        assert_eq!(keys.len(), 88);
     }
 
     #[test]

@@ -381,7 +381,7 @@ mod tests {
             ("retention = 1", "there is no setting retention (p.toml); did you mean journal.retention?"),
             ("http = 1", "there is no setting http (p.toml); did you mean the section [http]?"),
             ("[plugins]", "there is no setting plugins (p.toml); `podherald config` lists all settings"),
-            ("mongo.uri = []", "there is no setting mongo.uri (p.toml); `podherald config` lists all settings"),
+            ("nats.subject = []", "there is no setting nats.subject (p.toml); `podherald config` lists all settings"),
         ] {
             assert_eq!(text(file(toml)), expected);
         }

@@ -155,6 +155,12 @@ impl Run {
         arrival(&self.about, &event.to_bytes().into())
     }
 
+    pub(crate) fn amended(&mut self, n: u32, evidence: &str) -> Arrival {
+        let evidence = vec![evidence.to_owned()];
+        let amended = Payload::ExecutionAmended { amends: Uuid::nil(), exit: None, evidence };
+        self.arrives(Slot::Amended(n), amended)
+    }
+
     pub(crate) fn is_deleted(&mut self) -> Arrival {
         self.arrives(Slot::PodDeleted, Payload::PodDeleted { pod_name: "p".to_owned(), reason: None })
     }
@@ -176,7 +182,9 @@ fn arrival(about: &About, bytes: &Bytes) -> Arrival {
 
 /// As the event of it comes once more, from another offset.
 fn again(arrival: &Arrival) -> Arrival {
-    Arrival { offset: OFFSET.fetch_add(1, Ordering::Relaxed), ..arrival.clone() }
+    let mut again = arrival.clone();
+    again.offset = OFFSET.fetch_add(1, Ordering::Relaxed);
+    again
 }
 
 async fn execution(store: &dyn Store, id: &str) -> Execution {
@@ -264,6 +272,9 @@ pub(crate) async fn a_later_attempt_takes_over_and_the_earlier_keeps_its_end(sto
     store.append(vec![first.says(9, "late"), second.ends(1, "second")]).await.unwrap();
     let now = execution(store, "e").await;
     assert_eq!((now.status, now.stdout.as_deref(), now.progress), (Status::Failed, Some("second"), None));
+    // Late, and of the same rank.
+    let mut late = Run::new("e", 1);
+    store.append(vec![late.started(), late.ends(1, "other")]).await.unwrap();
     let attempts = store.attempts("e".to_owned()).await.unwrap();
     let ends: Vec<_> = attempts.iter().map(|attempt| (attempt.attempt, attempt.status, attempt.ended_at)).collect();
     assert_eq!(ends, [(1, Status::Completed, Some(at(3))), (2, Status::Failed, Some(at(12)))]);
@@ -287,10 +298,10 @@ pub(crate) async fn an_event_that_this_program_does_not_know_is_kept(store: &dyn
 }
 
 pub(crate) async fn executions_are_listed_newest_first_and_pages_stay_right_while_others_come(store: &dyn Store) {
-    for (id, second) in [("b", 20), ("a", 20), ("d", 40), ("c", 30), ("e", 10)] {
+    for (id, second) in [("aa", 20), ("a", 20), ("d", 40), ("c", 30), ("e", 10)] {
         store.append(Run::new(id, 1).at_second(second).life()).await.unwrap();
     }
-    assert_eq!(listed(store, ExecutionQuery::default()).await, ["d", "c", "b", "a", "e"]);
+    assert_eq!(listed(store, ExecutionQuery::default()).await, ["d", "c", "aa", "a", "e"]);
     let page = store.executions(ExecutionQuery { limit: 2, ..ExecutionQuery::default() }).await.unwrap();
     let Listed { cursor, execution: of_list } = page[1].clone();
     assert_eq!(of_list, Execution { stdout: None, stderr: None, ..execution(store, "c").await });
@@ -298,8 +309,8 @@ pub(crate) async fn executions_are_listed_newest_first_and_pages_stay_right_whil
     store.append(Run::new("f", 1).at_second(50).life()).await.unwrap();
     store.append(vec![Run::new("d", 2).at_second(60).started()]).await.unwrap();
     let rest = ExecutionQuery { after: Some(cursor), ..ExecutionQuery::default() };
-    assert_eq!(listed(store, rest).await, ["b", "a", "e"]);
-    assert_eq!(listed(store, ExecutionQuery::default()).await, ["f", "d", "c", "b", "a", "e"]);
+    assert_eq!(listed(store, rest).await, ["aa", "a", "e"]);
+    assert_eq!(listed(store, ExecutionQuery::default()).await, ["f", "d", "c", "aa", "a", "e"]);
 }
 
 pub(crate) async fn filters_of_a_list_all_apply(store: &dyn Store) {
@@ -435,12 +446,7 @@ pub(crate) async fn a_watermark_never_goes_back(store: &dyn Store) {
 
 pub(crate) async fn writers_of_one_execution_at_the_same_time_lose_nothing(store: &dyn Store) {
     let mut run = Run::new("e", 1);
-    let mut amendments: Vec<Arrival> = (0..12)
-        .map(|n| {
-            let amended = Payload::ExecutionAmended { amends: Uuid::nil(), exit: None, evidence: vec![n.to_string()] };
-            run.arrives(Slot::Amended(n), amended)
-        })
-        .collect();
+    let mut amendments: Vec<Arrival> = (0..12).map(|n| run.amended(n, "late")).collect();
     // As if each were of a partition of its own.
     for (partition, arrival) in (0..).zip(&mut amendments) {
         arrival.place.partition = partition;

@@ -1,15 +1,17 @@
-//! What stays for good: every event, the executions that they fold into, what attempts came to. [`Store`] is the seam;
-//! [`sqlite`] is the store of a podherald that stands alone.
+//! What stays for good: every event, the executions that they fold into, what attempts came to. [`Store`] is the seam:
+//! [`mongo`] where there is a MongoDB, else [`sqlite`].
 //!
 //! Every write may come again, for its answer may be lost (T114): an event is known by its id, a result by its attempt, a
 //! dead letter by its offset, and what is known stays as it is. What an execution is, is folded by
-//! [`podherald_core::execution`] alone; how far, its watermarks say ([`projection`]).
+//! [`podherald_core::execution`] alone, from whatever comes in whatever order ([`projection`]).
 //!
 //! Events are all that a store is told: an [`Execution`] of a store names no pods, and its labels are those that came
 //! [`About`] an event.
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod mongo;
+mod opening;
 pub mod projection;
 pub mod sqlite;
 
@@ -26,6 +28,8 @@ use podherald_core::{
 use uuid::Uuid;
 
 use crate::inbox::{Incoming, Place};
+
+pub use opening::{migrate, open};
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,7 +211,7 @@ pub type Watermarks = BTreeMap<Place, u64>;
 pub struct Found {
     /// The execution.
     pub execution: Execution,
-    /// Its events below these offsets are in it.
+    /// Its events up to these offsets are in it, as far as they came in order.
     pub watermarks: Watermarks,
 }
 

@@ -1,7 +1,7 @@
 //! What an event does to its execution and its attempt, wherever they are kept.
 //!
-//! Of one place the events of an execution come in their order, so an offset per place tells which of them are in the
-//! projection. It is not told by `seq`: a writer's events go to more than one topic, and a later one may come first.
+//! The fold of core gives the same whatever comes again or out of order, so nobody asks whether an event is in it already:
+//! neither its id, which a crash may have kept without the fold, nor its offset, which begins anew with the topic, could tell.
 
 use jiff::Timestamp;
 use podherald_core::{
@@ -11,7 +11,6 @@ use podherald_core::{
 use uuid::Uuid;
 
 use super::{About, Arrival, Attempt, Cursor, Found, Watermarks};
-use crate::inbox::Place;
 
 /// An execution as it is kept: without its inline output, which is that of the event that ended it.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,21 +39,16 @@ impl Projection {
         }
     }
 
-    /// Takes in an arrival whose event was first kept from `origin`: the place and offset of the arrival itself, or of an
-    /// earlier one with the same event. False if nothing changed.
-    pub fn take(&mut self, arrival: &Arrival, origin: (&Place, u64)) -> bool {
-        let is_in =
-            |watermarks: &Watermarks, place: &Place, offset| watermarks.get(place).is_some_and(|next| offset < *next);
-        if is_in(&self.watermarks, &arrival.place, arrival.offset) {
-            return false;
-        }
-        let is_folded = is_in(&self.watermarks, origin.0, origin.1);
-        self.watermarks.insert(arrival.place.clone(), arrival.offset + 1);
+    /// Takes in an arrival. False if nothing changed.
+    pub fn take(&mut self, arrival: &Arrival) -> bool {
+        let before = self.clone();
+        let watermark = self.watermarks.entry(arrival.place.clone()).or_default();
+        *watermark = arrival.offset.saturating_add(1).max(*watermark);
         self.learn(&arrival.about);
-        if !is_folded && let Some(event) = &arrival.event {
+        if let Some(event) = &arrival.event {
             self.fold(event);
         }
-        true
+        *self != before
     }
 
     fn learn(&mut self, about: &About) {

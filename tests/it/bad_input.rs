@@ -121,6 +121,27 @@ async fn a_start_that_cannot_be_says_why_and_the_next_one_succeeds() {
             1,
         ),
         (
+            vec![("PODHERALD_MONGO__URI", "mongodb://app:s3cret@")],
+            "mongo.uri is \"mongodb://***\" (PODHERALD_MONGO__URI), but must be `off`, or a connection string such as `mongodb://"
+                .to_owned(),
+            2,
+        ),
+        (
+            vec![("PODHERALD_MONGO__URI", "mongodb://app:s3cret@db"), ("PODHERALD_MONGO__URI_FILE", &*none)],
+            format!("mongo.uri_file is \"{none}\" (PODHERALD_MONGO__URI_FILE), but must be `off` while `mongo.uri` is set"),
+            2,
+        ),
+        (
+            vec![("PODHERALD_MONGO__DATABASE", "a.b")],
+            "mongo.database is \"a.b\" (PODHERALD_MONGO__DATABASE), but must be a name of at most 63 bytes".to_owned(),
+            2,
+        ),
+        (
+            vec![("PODHERALD_MONGO__TIMEOUT", "0s")],
+            "mongo.timeout is \"0s\" (PODHERALD_MONGO__TIMEOUT), but must be".to_owned(),
+            2,
+        ),
+        (
             vec![("PODHERALD_BLOB__URL", "gs://results")],
             "blob.url is \"gs://results\" (PODHERALD_BLOB__URL), but must be `off`, or `file:///DIRECTORY` or `s3://"
                 .to_owned(),

@@ -23,4 +23,5 @@ mod proxy;
 mod publisher;
 mod sink;
 mod soak;
+mod store;
 mod turns;

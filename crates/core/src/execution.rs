@@ -295,6 +295,7 @@ impl Execution {
 
     /// Takes in one event. Events of earlier attempts and repeated ones change nothing but the version vector.
     pub fn apply(&mut self, event: &Event) {
+        let is_repeated = self.as_of.covers(&event.source, event.seq);
         self.as_of.advance(&event.source, event.seq);
         self.attempts = self.attempts.max(event.attempt);
         self.enter_attempt(event.attempt);
@@ -319,7 +320,9 @@ impl Execution {
             }
             _ => {}
         }
-        if let Payload::ExecutionProgress { progress_percentage, message, .. } = &event.payload {
+        if let Payload::ExecutionProgress { progress_percentage, message, .. } = &event.payload
+            && !is_repeated
+        {
             self.progress = Some(Progress { percentage: *progress_percentage, message: message.clone() });
         }
         let Some(status) = Status::after(&event.payload) else { return };

@@ -25,12 +25,6 @@ pub(super) fn watermarks(db: &Connection) -> Act<Watermarks> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Where an event was first kept from.
-pub(super) fn origin(db: &Connection, event_id: Uuid) -> Act<(Place, u64)> {
-    let mut select = db.prepare_cached("SELECT topic, partition, offset FROM events WHERE event_id = ?1")?;
-    Ok(select.query_row([event_id.as_bytes()], |row| Ok((place(row, 0, 1)?, row.get(2)?)))?)
-}
-
 pub(super) fn projection(db: &Connection, id: &str) -> Act<Option<Projection>> {
     let sql = format!("SELECT {PROJECTION} FROM executions WHERE execution_id = ?1");
     let mut select = db.prepare_cached(&sql)?;

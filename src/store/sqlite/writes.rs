@@ -32,10 +32,9 @@ fn append_one(db: &Connection, arrival: &Arrival) -> Act<Appended> {
             arrival.offset,
             &*arrival.bytes,
         ])? > 0;
-    let (place, offset) = reads::origin(db, arrival.event_id)?;
     let known = reads::projection(db, &arrival.execution_id)?;
     let mut projection = known.unwrap_or_else(|| projection::Projection::new(&arrival.execution_id, arrival.at));
-    if projection.take(arrival, (&place, offset)) {
+    if projection.take(arrival) {
         write_projection(db, &projection)?;
     }
     if let Some(attempt) = projection::attempt(arrival) {

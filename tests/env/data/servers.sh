@@ -1,7 +1,7 @@
 #!/bin/bash
 # Real servers that events are published to, for the tests and the benches. Everything listens on 127.0.0.1 only.
 #
-#   servers.sh start [SERVER...]   servers: kafka redis toxiproxy; default: all. What runs already stays as it is, with what it keeps.
+#   servers.sh start [SERVER...]   servers: kafka mongo redis toxiproxy; default: all. What runs already stays as it is, with what it keeps.
 #   servers.sh stop [SERVER...]    ends only what it started, by pid
 #   servers.sh pause|resume SERVER it is there, and answers nothing
 #   servers.sh kill SERVER         as kill -9 does
@@ -12,9 +12,11 @@
 # RUN is the directory of what belongs together (data, logs; default: a new one under the temporary directory). Others beside
 # it take ports of their own: the first free ones from PORT_BASE (default 16400) on.
 # REDIS_OPTIONS are further arguments of redis-server; @PORT@ in them is its port. KAFKA_OPTIONS are further lines of server.properties.
+# MONGO_OPTIONS are further arguments of the MongoDB server (`--auth`, for instance); what it acknowledges is on disk.
 # `start` prints what a caller needs as NAME=value lines: RUN, KAFKA_BOOTSTRAP, KAFKA_PROXIED (by way of toxiproxy), KAFKA_SECURE (TLS by
 # KAFKA_CA, SASL as `herald` or `admin`, password `secret`; `herald` may do what `acl` allows), REDIS_PORT, REDIS_PROXIED,
-# TOXIPROXY (its API; its proxies are `kafka` and `redis`).
+# MONGO, MONGO_PROXIED (host and port; a replica set of one, so say directConnection=true), TOXIPROXY (its API; its proxies are `kafka`,
+# `mongo` and `redis`).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/env/common.sh
@@ -40,7 +42,7 @@ ports() {
   base=$(cat "$RUN/port-base")
   kafka_port=$base kafka_controller_port=$((base + 1)) redis_port=$((base + 2))
   kafka_behind_port=$((base + 3)) kafka_proxied_port=$((base + 4)) toxiproxy_port=$((base + 5)) kafka_secure_port=$((base + 6))
-  redis_proxied_port=$((base + 7))
+  redis_proxied_port=$((base + 7)) mongo_port=$((base + 8)) mongo_proxied_port=$((base + 9))
 }
 
 # kafka_java LOGGING : sets `java`, the command without its class
@@ -99,6 +101,7 @@ toxiproxy() {
   server=$("$here/toxiproxy.sh")
   cat > "$RUN/toxiproxy.json" <<J
 [{"name": "kafka", "listen": "127.0.0.1:$kafka_proxied_port", "upstream": "127.0.0.1:$kafka_behind_port", "enabled": true},
+ {"name": "mongo", "listen": "127.0.0.1:$mongo_proxied_port", "upstream": "127.0.0.1:$mongo_port", "enabled": true},
  {"name": "redis", "listen": "127.0.0.1:$redis_proxied_port", "upstream": "127.0.0.1:$redis_port", "enabled": true}]
 J
   spawn toxiproxy "$server" -host 127.0.0.1 -port "$toxiproxy_port" -config "$RUN/toxiproxy.json"
@@ -114,9 +117,19 @@ redis() {
   await redis 20 grep -q 'Ready to accept connections' "$RUN/log/redis.log"
 }
 
+mongo() {
+  local library
+  library=$("$here/mongo.sh")
+  mkdir -p "$RUN/mongo"
+  # shellcheck disable=SC2086 # they are several words
+  spawn mongo env "PYTHONPATH=$library" python3 -c 'from secantus.cli import main; main()' --host 127.0.0.1 --port "$mongo_port" \
+    --storage-path "$RUN/mongo/data" --cache-size 256M --sync-on-commit --enable-test-commands ${MONGO_OPTIONS:-}
+  await mongo 30 bash -c ": < /dev/tcp/127.0.0.1/$mongo_port"
+}
+
 case $command in
   start)
-    [ $# -gt 0 ] || set -- kafka redis toxiproxy
+    [ $# -gt 0 ] || set -- kafka mongo redis toxiproxy
     if [ ! -f "$RUN/port-base" ]; then
       choose_ports
       spawn ports sleep infinity # keeps them while a server is away
@@ -125,8 +138,8 @@ case $command in
     ports
     for server in "$@"; do
       case $server in
-        kafka | redis | toxiproxy) "$server" ;;
-        *) die "no server '$server'; there are kafka, redis and toxiproxy" ;;
+        kafka | mongo | redis | toxiproxy) "$server" ;;
+        *) die "no server '$server'; there are kafka, mongo, redis and toxiproxy" ;;
       esac
     done
     cat <<P
@@ -137,11 +150,13 @@ KAFKA_SECURE=localhost:$kafka_secure_port
 KAFKA_CA=$RUN/kafka/tls/ca.pem
 REDIS_PORT=$redis_port
 REDIS_PROXIED=127.0.0.1:$redis_proxied_port
+MONGO=127.0.0.1:$mongo_port
+MONGO_PROXIED=127.0.0.1:$mongo_proxied_port
 TOXIPROXY=http://127.0.0.1:$toxiproxy_port
 P
     ;;
   stop)
-    [ $# -gt 0 ] || set -- toxiproxy kafka redis ports
+    [ $# -gt 0 ] || set -- toxiproxy kafka mongo redis ports
     for server in "$@"; do end_by TERM "$server"; done
     ;;
   kill) for server in "$@"; do end_by KILL "$server"; done ;;
