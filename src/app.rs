@@ -233,8 +233,8 @@ impl Server {
         let (election, part) = parts.election(&seams.cluster);
         // Before there is anything new: a sink that begins with the present shall have all of it.
         let cursors = parts.start_relays(&webhooks, election).await?;
-        let store = roles::open_store(&config.roles, data_dir).await?;
-        if let Some(store) = &store {
+        let store = parts.open_store(data_dir).await?;
+        if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResultProcessor)) {
             parts.start_roles(store, &cursors).await?;
         }
         parts.start_blobs();

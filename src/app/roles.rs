@@ -12,7 +12,7 @@ use crate::{
     journal::{Cursor, Subscription},
     publisher::{Publisher, journal::Journaled, kafka::Direct},
     sink::kafka::Kafka,
-    store::{self, Store},
+    store::{self, Deferred, Store},
     supervisor::Phase,
     worker::{
         self, Work, Worker,
@@ -37,19 +37,31 @@ struct Part {
     cursor: Option<Cursor>,
 }
 
-/// The store of a process that stores results.
-pub(super) async fn open_store(roles: &[Role], data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Error> {
-    if !roles.contains(&Role::ResultProcessor) {
-        return Ok(None);
-    }
-    let store = store::sqlite::Sqlite::open(&data_dir.join("store.db")).await?;
-    Ok(Some(Arc::new(store)))
-}
-
 impl Parts<'_> {
     /// True if the roles of this process read the journal of its own monitor.
     pub(super) fn roles_read_journal(&self) -> bool {
         self.config.roles.contains(&Role::ResultProcessor) && self.config.roles.contains(&Role::Monitor)
+    }
+
+    /// The store of a process that stores results, or can read those of others. Nobody waits for a MongoDB.
+    pub(super) async fn open_store(&mut self, data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Error> {
+        let config = self.config;
+        let is_elsewhere = config.mongo.uri.is_some() || config.mongo.uri_file.is_some();
+        if !is_elsewhere && !config.roles.contains(&Role::ResultProcessor) {
+            return Ok(None);
+        }
+        if !is_elsewhere {
+            return Ok(Some(store::open(config, data_dir, self.clock.clone()).await?));
+        }
+        let store = Deferred::default();
+        let (deferred, data_dir) = (store.clone(), data_dir.to_owned());
+        let (config, clock) = (config.clone(), self.clock.clone());
+        self.supervisor.spawn("store", Phase::Flush, |stop| async move {
+            stop.run_until_cancelled(deferred.open(config, data_dir, clock)).await;
+            stop.cancelled().await;
+            Ok(())
+        });
+        Ok(Some(Arc::new(store)))
     }
 
     /// Starts those that store what comes of executions. Of the groups that read the journal these are the cursors, in their order.

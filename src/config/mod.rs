@@ -119,10 +119,12 @@ impl Config {
         }
         self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
         let is_apart = self.roles.contains(&Role::ResultProcessor) && !self.roles.contains(&Role::Monitor);
-        if is_apart && self.kafka.brokers.is_none() {
+        let is_shared = self.mongo.uri.is_some() || self.mongo.uri_file.is_some();
+        if is_apart && (self.kafka.brokers.is_none() || !is_shared) {
             return Err(effective.refuse(
                 "roles",
-                "`result_processor` together with `monitor`, or kafka.brokers: between processes events go by way of Kafka",
+                "`result_processor` together with `monitor`, or kafka.brokers and mongo.uri as well: what processes share goes by \
+                 way of Kafka and stays in MongoDB",
             ));
         }
         self.kube.validate(effective)?;
@@ -242,7 +244,11 @@ mod tests {
             (vec![("kube.watch_timeout", "5m")], "from `1s` to `290s`"),
             (vec![("kube.namespaces", seventeen.as_str())], "fewer namespaces, or none for all: at most 64 watches"),
             (vec![("roles", "")], "at least one of"),
-            (vec![("roles", "result_processor")], "together with `monitor`, or kafka.brokers"),
+            (vec![("roles", "result_processor")], "together with `monitor`, or kafka.brokers and mongo.uri"),
+            (
+                vec![("roles", "api,result_processor"), ("kafka.brokers", "k:9092")],
+                "together with `monitor`, or kafka.brokers and mongo.uri",
+            ),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
             (vec![("monitor.lease", "podherald")], "a Lease as `NAMESPACE/NAME`"),

@@ -10,6 +10,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod deferred;
 pub mod mongo;
 mod opening;
 pub mod projection;
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use crate::inbox::{Incoming, Place};
 
+pub use deferred::Deferred;
 pub use opening::{migrate, open};
 
 /// Why the store could not do what it was asked.

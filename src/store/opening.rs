@@ -1,6 +1,9 @@
 //! Which store the settings mean, and how it is opened or only brought up to date.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Error, Result, Store,
@@ -23,7 +26,7 @@ enum Place {
     Embedded(PathBuf),
 }
 
-fn place(config: &Config) -> Place {
+fn place(config: &Config, data_dir: &Path) -> Place {
     let section = &config.mongo;
     let fixed = section.uri.clone().map(mongo::Uri::Fixed);
     match fixed.or_else(|| section.uri_file.clone().map(mongo::Uri::File)) {
@@ -32,7 +35,7 @@ fn place(config: &Config) -> Place {
             database: section.database.as_str().to_owned(),
             timeout: section.timeout,
         }),
-        None => Place::Embedded(config.data_dir.join(FILE)),
+        None => Place::Embedded(data_dir.join(FILE)),
     }
 }
 
@@ -40,8 +43,8 @@ fn place(config: &Config) -> Place {
 ///
 /// # Errors
 /// It is away, newer, or, with `store.migrate_at_start = false`, older; the settings are wrong, or not enough.
-pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
-    match place(config) {
+pub async fn open(config: &Config, data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
+    match place(config, data_dir) {
         Place::Embedded(path) => Ok(Arc::new(Sqlite::open(&path).await?)),
         Place::Mongo(options) => {
             let mongo = Mongo::new(options, clock).await?;
@@ -60,7 +63,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Stor
 /// # Errors
 /// As [`open`]; and where a running podherald owns the data directory of an embedded store.
 pub async fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<String> {
-    match place(config) {
+    match place(config, &config.data_dir) {
         Place::Embedded(path) => {
             let refused = |reason: String| Error::Refused { doing: "bring the store up to date", reason };
             let owned = DataDir::acquire(&config.data_dir).map_err(|error| refused(crate::wording::of(&error)))?;
@@ -98,7 +101,7 @@ mod tests {
         for _ in 0..2 {
             assert!(migrate().await.unwrap().ends_with("store.db has schema 1\n"));
         }
-        open(&config, Arc::new(SystemClock)).await.unwrap().check().await.unwrap();
+        open(&config, &config.data_dir, Arc::new(SystemClock)).await.unwrap().check().await.unwrap();
         let _owned = DataDir::acquire(dir.path()).unwrap();
         let refusal = migrate().await.unwrap_err().to_string();
         assert!(refusal.contains("a running podherald owns data_dir"), "{refusal}");
@@ -121,7 +124,7 @@ mod tests {
             let settings = [settings, &[("mongo.timeout", "400ms")]].concat();
             let config = Config::of(&settings).unwrap();
             for error in [
-                open(&config, Arc::new(SystemClock)).await.err().unwrap(),
+                open(&config, &config.data_dir, Arc::new(SystemClock)).await.err().unwrap(),
                 migrate(&config, Arc::new(SystemClock)).await.unwrap_err(),
             ] {
                 let said = error.to_string();
