@@ -136,8 +136,8 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
         ),
         (
             &[],
-            &[("PODHERALD_MONGO__URI", "x")],
-            "there is no setting PODHERALD_MONGO__URI (the environment); `podherald config` lists all settings",
+            &[("PODHERALD_MARS__AIR", "x")],
+            "there is no setting PODHERALD_MARS__AIR (the environment); `podherald config` lists all settings",
         ),
         (
             &[],
