@@ -21,6 +21,7 @@ mod node;
 mod outages;
 mod proxy;
 mod publisher;
+mod results;
 mod sink;
 mod soak;
 mod store;

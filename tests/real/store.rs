@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// A MongoDB.
-struct Server {
+pub(crate) struct Server {
     run: PathBuf,
     options: String,
     said: BTreeMap<String, String>,
@@ -55,14 +55,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(options: &str) -> Self {
+    pub(crate) fn start(options: &str) -> Self {
         let run = tempfile::Builder::new().prefix("mongo.").tempdir().unwrap().keep();
         let mut server = Self { run, options: options.to_owned(), said: BTreeMap::new(), is_shared: false };
         server.go_on();
         server
     }
 
-    async fn shared() -> &'static Self {
+    pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<Server> = OnceCell::const_new();
         SHARED
             .get_or_init(async || {
@@ -91,15 +91,15 @@ impl Server {
     }
 
     /// With these credentials, `USER:PASSWORD@`, or none.
-    fn uri(&self, credentials: &str) -> String {
+    pub(crate) fn uri(&self, credentials: &str) -> String {
         format!("mongodb://{credentials}{}/?directConnection=true", self.said["MONGO"])
     }
 
-    fn proxied_uri(&self) -> String {
+    pub(crate) fn proxied_uri(&self) -> String {
         format!("mongodb://{}/?directConnection=true", self.said["MONGO_PROXIED"])
     }
 
-    fn start_proxy(&self) -> Proxy {
+    pub(crate) fn start_proxy(&self) -> Proxy {
         self.script(&["start", "toxiproxy"]);
         Proxy::new("mongo", &self.said["TOXIPROXY"])
     }

@@ -1,0 +1,156 @@
+//! Results in processes of their own: a monitor tells Kafka, and any number of result processors keep what comes of it in one MongoDB.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::StatusCode;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    cluster::{Cluster, Namespace, Play},
+    herald::{Herald, LIMIT, POLL, ends},
+    kafka::{Broker, prefix},
+    proxy::Fault,
+    store::Server,
+};
+
+struct World<'a> {
+    namespace: Namespace<'a>,
+    cluster: &'a Cluster,
+    broker: &'static Broker,
+    prefix: String,
+    mongo: String,
+    database: String,
+    ids: Vec<String>,
+}
+
+/// One process.
+struct Process {
+    herald: Herald,
+    _data: TempDir,
+}
+
+impl<'a> World<'a> {
+    async fn new(cluster: &'a Cluster, mongo: &str) -> Self {
+        let (namespace, broker, prefix) = (cluster.namespace().await, Broker::shared().await, prefix());
+        let database = format!("results_{}", prefix.trim_end_matches('.'));
+        Self { namespace, cluster, broker, prefix, mongo: mongo.to_owned(), database, ids: Vec::new() }
+    }
+
+    async fn start(&self, roles: &str) -> Process {
+        let data = TempDir::new().unwrap();
+        let settings = [
+            ("PODHERALD_ROLES", roles),
+            ("PODHERALD_KUBE__NAMESPACES", &*self.namespace.name),
+            ("PODHERALD_KAFKA__BROKERS", self.broker.address()),
+            ("PODHERALD_KAFKA__TOPIC_PREFIX", &self.prefix),
+            ("PODHERALD_KAFKA__TIMEOUT", "3s"),
+            ("PODHERALD_MONGO__URI", &self.mongo),
+            ("PODHERALD_MONGO__DATABASE", &self.database),
+            ("PODHERALD_MONGO__TIMEOUT", "3s"),
+        ];
+        let herald = Herald::start(&self.cluster.kubeconfig(), &data, &settings).await;
+        Process { herald, _data: data }
+    }
+
+    async fn create(&mut self, count: i32) -> Vec<String> {
+        let first = self.ids.len();
+        for n in 0..count {
+            let id = self.namespace.id(&format!("{}", self.ids.len()));
+            self.namespace.create(&id, &Play { log: Some("what it printed"), ..Play::exits(n) }).await;
+            self.ids.push(id);
+        }
+        self.ids[first..].to_vec()
+    }
+
+    /// Waits until each attempt's result is told, and fails unless it is told of each one, always under the same id, and what is
+    /// told is what ended it.
+    async fn assert_told(&self) {
+        let deadline = Instant::now() + LIMIT;
+        let told = loop {
+            let told = self.broker.consume_all(&format!("{}execution_results", self.prefix)).await;
+            let ids: BTreeSet<&str> = told.iter().map(|message| &*message.key).collect();
+            if self.ids.iter().all(|id| ids.contains(&**id)) {
+                break told;
+            }
+            assert!(Instant::now() < deadline, "{} results are told of {:?}", ids.len(), self.ids);
+            sleep(POLL).await;
+        };
+        let ended = self.broker.consume_all(&format!("{}execution_events", self.prefix)).await;
+        let ended: BTreeMap<String, Value> = ended
+            .iter()
+            .map(|message| message.json())
+            .filter(ends)
+            .map(|event| (event["event_id"].as_str().unwrap().to_owned(), event))
+            .collect();
+        let mut ids: BTreeMap<String, String> = BTreeMap::new();
+        for message in &told {
+            let event = message.json();
+            assert_eq!(event["event_type"], "result_stored");
+            let of = event["result_of"].as_str().unwrap().to_owned();
+            for field in ["execution_id", "attempt", "exit", "stdout", "output"] {
+                assert_eq!(event[field], ended[&of][field], "{event}");
+            }
+            let id = event["event_id"].as_str().unwrap().to_owned();
+            assert_eq!(*ids.entry(of).or_insert_with(|| id.clone()), id);
+        }
+        assert_eq!(ids.len(), self.ids.len());
+    }
+}
+
+#[tokio::test]
+async fn two_result_processors_share_the_work_and_one_that_is_killed_leaves_none_undone() {
+    let cluster = Cluster::shared().await;
+    let mut world = World::new(&cluster, &Server::shared().await.uri("")).await;
+    let monitor = world.start("api,monitor").await;
+    let one = world.start("api,result_processor").await;
+    let other = world.start("api,result_processor").await;
+    for id in world.create(6).await {
+        for process in [&monitor, &one, &other] {
+            let result = process.herald.result(&id).await;
+            assert_eq!((&result["execution_id"], &result["stdout"]), (&id.clone().into(), &"what it printed\n".into()));
+        }
+    }
+    world.create(6).await;
+    one.herald.kill().await;
+    for id in world.create(6).await {
+        other.herald.result(&id).await;
+    }
+    world.assert_told().await;
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_results_wait_and_none_is_lost() {
+    let cluster = Cluster::shared().await;
+    let server = Server::start("");
+    let proxy = server.start_proxy();
+    let mut world = World::new(&cluster, &server.proxied_uri()).await;
+    let monitor = world.start("api,monitor").await;
+    let processor = world.start("api,result_processor").await;
+    for id in world.create(3).await {
+        processor.herald.result(&id).await;
+    }
+    proxy.break_by(Fault::Cut).await;
+    let waiting = world.create(3).await;
+    for id in &waiting {
+        monitor.herald.ended(id).await;
+    }
+    let deadline = Instant::now() + LIMIT;
+    let ready = async || processor.herald.try_get("/readyz?role=result_processor", "application/json").await.unwrap();
+    let (status, said) = loop {
+        let answer = ready().await;
+        if answer.0 != StatusCode::OK {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "the role does not wait: {}", processor.herald.log());
+        sleep(POLL).await;
+    };
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && said.contains("the store could not"), "{said}");
+    proxy.heal().await;
+    for id in &waiting {
+        processor.herald.result(id).await;
+    }
+    world.assert_told().await;
+}
