@@ -1,6 +1,6 @@
 #!/bin/bash
-# podherald in front of a real Kubernetes API, Kafka and Redis, by one command: a pod fails, and Kafka's console consumer, the example
-# consumer in Python and a Redis have its events.
+# podherald in front of a real Kubernetes API, Kafka, Redis and a MongoDB-wire server, by one command: a pod fails, Kafka's console consumer,
+# the example consumer in Python and a Redis have its events, and its result is kept.
 #
 #   tests/everything.sh          shows it once, and ends what it started
 #   tests/everything.sh --stay   goes on until Ctrl-C, and says where everything is
@@ -33,7 +33,7 @@ touch "$dir"/{log,shown}
 RUN=$dir/cluster "$cluster" start core kcm sched kwok > "$dir/variables"
 RUN=$dir/cluster "$cluster" grant > /dev/null
 RUN=$dir/cluster "$cluster" namespace lab > /dev/null
-RUN=$dir/servers "$servers" start kafka redis >> "$dir/variables"
+RUN=$dir/servers "$servers" start kafka redis mongo >> "$dir/variables"
 told() { sed -n "s/^$1=//p" "$dir/variables" | tail -1; }
 PYTHONPATH=$(tests/contract/python.sh)
 export PYTHONPATH PYTHONDONTWRITEBYTECODE=1
@@ -42,6 +42,7 @@ cargo build --locked # so that the pid below is podherald's
 podherald=${CARGO_TARGET_DIR:-target}/debug/podherald
 KUBECONFIG=$(told PODHERALD_KUBECONFIG) "$podherald" --listen 127.0.0.1:0 --data-dir "$dir/data" --set telemetry.format=json \
   --set kube.mode=cluster --set kafka.brokers="$(told KAFKA_BOOTSTRAP)" --set redis.url="redis://127.0.0.1:$(told REDIS_PORT)" \
+  --set roles=api,monitor,result_processor --set mongo.uri="mongodb://$(told MONGO)/?directConnection=true" \
   > "$dir/log" 2>&1 &
 herald=$!
 
@@ -58,6 +59,8 @@ kubectl=("$(told KUBECTL)" --kubeconfig "$(told ADMIN_KUBECONFIG)" -n lab)
 P
 curl -fsS "$url/executions/first?wait=30s" | jq -e '.status == "failed" and .exit.code == 3' > /dev/null || die "first did not fail"
 within 30 has_all
+within 30 curl -fsSo "$dir/result" "$url/executions/first/result"
+jq -e '.status == "failed" and .exit.code == 3' "$dir/result" > /dev/null || die "the result is not what it was: $(cat "$dir/result")"
 
 echo "=== the console consumer"
 RUN=$dir/servers "$servers" consume --topic execution_events --from-beginning --timeout-ms 3000 \
@@ -76,6 +79,9 @@ cat "$dir/shown" "$dir/counted"
 
 echo "=== Redis"
 redis-cli -p "$(told REDIS_PORT)" xrange evaluation:events:first - + | grep -c '^event_type$'
+
+echo "=== the result"
+jq . "$dir/result"
 
 if [ "${1:-}" = --stay ]; then
   printf '\npage: %s\nKafka: %s\nRedis: redis://127.0.0.1:%s\nkubectl: %s\n' "$url" "$(told KAFKA_BOOTSTRAP)" "$(told REDIS_PORT)" "${kubectl[*]}"
