@@ -124,7 +124,7 @@ impl Wording {
                 reason: format!("a file that a document names is missing: {said}"),
             },
             (ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. }, _) => {
-                Error::Unavailable { doing, reason: format!("no server of `mongo.uri` answers: {said}") }
+                Error::Unavailable { doing, reason: format!("no server of `mongo.uri` answers: {}", nearest(&said)) }
             }
             _ => Error::Unavailable { doing, reason: said },
         }
@@ -134,6 +134,12 @@ impl Wording {
     pub(super) fn mask(&self, text: String) -> String {
         self.secrets.iter().fold(text, |text, secret| text.replace(secret, "***"))
     }
+}
+
+/// Of the driver's account of all servers, what is wrong with the first.
+fn nearest(said: &str) -> &str {
+    let first = said.split_once("Kind: ").map(|(_, first)| first.split(", labels:").next().unwrap_or(first));
+    first.unwrap_or(said)
 }
 
 fn credentials(said: &str) -> String {
@@ -147,6 +153,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn of_many_servers_the_first_is_told() {
+        let said = "Server selection timeout: No available servers. Topology: { Type: Single, Servers: [ { Address: h:1, Type: \
+                    Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {\"x\"}, source: None } ] }";
+        assert_eq!(nearest(said), "I/O error: Connection refused (os error 111)");
+        assert_eq!(nearest("no such name"), "no such name");
+    }
 
     #[test]
     fn what_is_wrong_is_said_by_the_setting_that_is_wrong_and_without_its_secret() {
