@@ -5,13 +5,13 @@ use std::{collections::VecDeque, env, net::SocketAddr, sync::Arc, time::Duration
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use jiff::Timestamp;
 use kube_sim::{
     api::{self, Api},
     cluster::{Cluster, Kind, Options},
     logs::{LogRequest, LogStream, Logs, NoLog},
     tls::Credentials,
 };
+use podherald::clock::{Clock, SystemClock};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -39,6 +39,7 @@ const OUTAGE: Duration = Duration::from_secs(45);
 const GROWTH_BYTES: u64 = 24 << 20;
 
 /// How long the stream is.
+#[expect(clippy::disallowed_methods, reason = "how long a test takes is no setting")]
 fn length() -> Duration {
     let seconds = env::var("PODHERALD_SOAK_SECONDS").map_or(24, |text| text.parse().expect("a number of seconds"));
     Duration::from_secs(seconds)
@@ -71,7 +72,7 @@ enum Plan {
 
 impl Source {
     async fn listen(kubeconfig: &std::path::Path) -> Self {
-        let cluster = Cluster::new(Options { clock: Arc::new(Timestamp::now), seed: None });
+        let cluster = Cluster::new(Options { clock: Arc::new(|| SystemClock.now()), seed: None });
         cluster.set_logs(Arc::new(Printed));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let credentials = Credentials::generate().unwrap();
@@ -104,7 +105,7 @@ impl Source {
     fn go_on(&mut self, now: Instant) {
         while self.plans.front().is_some_and(|(at, ..)| *at <= now) {
             let (_, plan, id) = self.plans.pop_front().unwrap();
-            let time = Timestamp::now().to_string();
+            let time = SystemClock.now().to_string();
             let (phase, state) = match plan {
                 Plan::Run => ("Running", json!({"running": {"startedAt": time}})),
                 Plan::End => {
@@ -137,7 +138,8 @@ impl Source {
         while begun.elapsed() < time {
             ticks.tick().await;
             let now = Instant::now();
-            let due = first + (begun.elapsed().as_secs_f64() * f64::from(RATE) / f64::from(EVENTS)) as u32;
+            let elapsed = u32::try_from(begun.elapsed().as_millis()).unwrap();
+            let due = first + elapsed * RATE / (EVENTS * 1000);
             while self.count < due {
                 self.begin(now);
             }
@@ -175,6 +177,7 @@ fn median(samples: &[u64]) -> u64 {
     sorted[sorted.len() / 2]
 }
 
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
@@ -186,6 +189,7 @@ async fn lag(herald: &Herald) -> u64 {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
 async fn a_long_stream_through_an_outage_loses_nothing_and_takes_no_memory() {
     let length = length();
     let data = TempDir::new().unwrap();
@@ -227,7 +231,7 @@ async fn a_long_stream_through_an_outage_loses_nothing_and_takes_no_memory() {
     // Of a stream that has just begun much is made for the first time.
     let early: Vec<u64> = before.iter().chain(&during).copied().collect();
     let (early, late) = (median(&early[early.len() / 2..]), median(&after[after.len() / 2..]));
-    eprintln!(
+    println!(
         "{} events in {:?}: resident {:.1} MiB in the middle, {:.1} MiB at the end of the outage, {:.1} MiB in the last quarter; \
          {missed} events were missed in {:?} and caught up with in {caught_up:?} while the stream went on",
         source.count * EVENTS,
@@ -242,6 +246,6 @@ async fn a_long_stream_through_an_outage_loses_nothing_and_takes_no_memory() {
     let last = format!("soak-{}", source.count - 1);
     herald.ended(&last).await;
     let events = herald.pages(&format!("/executions/{last}/events?limit=100")).await;
-    assert_eq!(events.len() as u32, EVENTS);
+    assert_eq!(events.len(), EVENTS as usize);
     assert_complete(&herald, &broker, "").await;
 }

@@ -181,6 +181,11 @@ impl<'a> World<'a> {
     }
 }
 
+/// Half of them end at once, the others a second later.
+fn in_the_midst(n: i32) -> Play {
+    Play { run_for: if n % 2 == 0 { "" } else { "1s" }, ..Play::exits(n) }
+}
+
 fn is_same(event: &[u8], other: &[u8]) -> bool {
     let source = |event: &[u8]| serde_json::from_slice::<Value>(event).unwrap()["source"].clone();
     event == other || source(event) != source(other)
@@ -230,6 +235,7 @@ fn kubeconfig_by_way_of(address: &str, cluster: &Cluster, data: &TempDir) -> (Pa
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
 async fn who_stands_by_shows_what_the_leader_tells_reads_no_log_and_takes_over_at_once_when_it_leaves() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
@@ -245,13 +251,14 @@ async fn who_stands_by_shows_what_the_leader_tells_reads_no_log_and_takes_over_a
     one.herald.signal(Signal::TERM);
     assert!(one.herald.end().await.success(), "{}", one.herald.log());
     let gap = other.until_leading().await;
-    eprintln!("handed over in {gap:?}");
+    println!("handed over in {gap:?}");
     assert!(gap < DURATION, "it waited for a Lease that was given back: {gap:?}");
     world.flow(&other.herald).await;
     world.assert_complete(&[&other.herald]).await;
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
 async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
@@ -261,11 +268,11 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not()
     let other = world.start(&cluster.kubeconfig()).await;
     world.flow(&one.herald).await;
     // In the midst of lives.
-    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    world.create(10, in_the_midst).await;
     let Member { herald, data } = one;
     herald.kill().await;
     let gap = other.until_leading().await;
-    eprintln!("took over in {gap:?} after a kill, with a Lease of {DURATION:?}");
+    println!("took over in {gap:?} after a kill, with a Lease of {DURATION:?}");
     world.flow(&other.herald).await;
     world.assert_complete(&[&other.herald]).await;
     // What it had told itself it need not be told; what the other has told it takes over.
@@ -275,6 +282,7 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not()
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
 async fn a_leader_that_was_asleep_can_publish_nothing_more() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
@@ -283,10 +291,10 @@ async fn a_leader_that_was_asleep_can_publish_nothing_more() {
     one.until_leading().await;
     let other = world.start(&cluster.kubeconfig()).await;
     world.flow(&one.herald).await;
-    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    world.create(10, in_the_midst).await;
     one.herald.signal(Signal::STOP);
     let gap = other.until_leading().await;
-    eprintln!("took over in {gap:?} from one that was stopped");
+    println!("took over in {gap:?} from one that was stopped");
     world.flow(&other.herald).await;
     one.herald.signal(Signal::CONT);
     one.until_following().await;
@@ -296,6 +304,7 @@ async fn a_leader_that_was_asleep_can_publish_nothing_more() {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "what was measured")]
 async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
@@ -309,10 +318,10 @@ async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     one.until_leading().await;
     let other = world.start(&cluster.kubeconfig()).await;
     world.flow(&one.herald).await;
-    world.create(10, |n| Play { run_for: ["", "1s"][n as usize % 2], ..Play::exits(n) }).await;
+    world.create(10, in_the_midst).await;
     proxy.break_by(Fault::Cut).await;
     let gap = other.until_leading().await;
-    eprintln!("took over in {gap:?} from one that was cut off");
+    println!("took over in {gap:?} from one that was cut off");
     one.until_following().await;
     world.flow(&other.herald).await;
     proxy.heal().await;
