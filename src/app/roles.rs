@@ -68,7 +68,12 @@ impl Parts<'_> {
     pub(super) async fn start_roles(&mut self, store: &Arc<dyn Store>, cursors: &[Cursor]) -> Result<(), Error> {
         let metrics = worker::metrics::Metrics::default();
         metrics.register(self.registry);
-        let processor = ResultProcessor { store: store.clone(), publisher: self.publisher(), metrics: metrics.clone() };
+        let processor = ResultProcessor {
+            store: store.clone(),
+            publisher: self.publisher(),
+            metrics: metrics.clone(),
+            clock: self.clock.clone(),
+        };
         let parts = [
             Part { work: Arc::new(processor), topics: vec![Topic::ExecutionEvents], cursor: cursors.first().copied() },
             Part {

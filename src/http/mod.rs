@@ -6,6 +6,7 @@
 //! in here writes the journal or knows Kubernetes; all that can be changed is how webhooks stand.
 
 mod access;
+mod audit;
 mod cursor;
 mod dead_letters;
 mod error;

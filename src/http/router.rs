@@ -14,8 +14,8 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Error, State, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT, results,
-    webhooks,
+    Error, State, audit, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT,
+    results, webhooks,
 };
 
 /// Request line and headers at most.
@@ -53,6 +53,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::redeliver))
         .routes(routes!(webhooks::skip))
+        .routes(routes!(audit::get))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

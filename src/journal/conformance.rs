@@ -9,8 +9,8 @@ use podherald_core::{
 };
 
 use super::{
-    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next, Place,
-    PodQuery, Record, Retention, Subscription,
+    Adopted, Audit, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Journal, Next,
+    Place, PodQuery, Record, Retention, Subscription,
     fixture::{Pod, at},
 };
 
@@ -56,6 +56,7 @@ macro_rules! suite {
             what_another_monitor_has_published_is_shown_as_it_was,
             of_an_event_that_is_known_it_is_only_noted_that_it_was_told,
             another_monitor_may_have_counted_an_attempt_first,
+            every_attempt_is_ended_live_or_unaccounted_for,
             a_closed_journal_says_so,
         );
     };
@@ -502,6 +503,19 @@ pub(crate) async fn another_monitor_may_have_counted_an_attempt_first(journal: &
     append(journal, vec![pod.start(at(2))]).await;
     let known = journal.known(vec![("u2".to_owned(), "e".to_owned())]).await.unwrap().remove(0);
     assert_eq!(known.claim.unwrap().attempts.values().copied().collect::<Vec<_>>(), [4]);
+}
+
+pub(crate) async fn every_attempt_is_ended_live_or_unaccounted_for(journal: &dyn Journal) {
+    append(journal, Pod::new("a", "u1", 1).life(0)).await;
+    append(journal, vec![Pod::new("a", "u2", 2).start(at(1))]).await;
+    append(journal, vec![Pod::new("b", "u3", 1).start(at(1)), Pod::new("b", "u4", 1).start(at(1))]).await;
+    let mut lost = Pod::new("c", "u5", 1);
+    append(journal, vec![lost.start(at(1)), lost.go(at(2))]).await;
+    append(journal, vec![Pod::new("c", "u6", 1).in_namespace("other").conflicting().seen(at(3))]).await;
+    let Audit { ended, live, unaccounted, conflicts, items } = journal.audit(10).await.unwrap();
+    assert_eq!((ended, live, unaccounted, conflicts), (1, 2, 1, 1));
+    assert_eq!(items, [lost.evidence]);
+    assert_eq!(journal.audit(0).await.unwrap().items, []);
 }
 
 pub(crate) async fn a_closed_journal_says_so(journal: &dyn Journal) {

@@ -291,6 +291,21 @@ pub struct PodQuery {
     pub limit: usize,
 }
 
+/// Attempts by what is known of their end; each is one of the first three.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Audit {
+    /// Their end is told.
+    pub ended: u64,
+    /// A pod of them, or their Job, is still there.
+    pub live: u64,
+    /// Neither.
+    pub unaccounted: u64,
+    /// Pods and Jobs that claim another namespace's execution.
+    pub conflicts: u64,
+    /// Records of those that are unaccounted for, oldest first.
+    pub items: Vec<Evidence>,
+}
+
 /// What `/readyz` and `/metrics` say of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -425,6 +440,12 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Io`] if the disk cannot be read.
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>>;
+
+    /// Counts all attempts, and gives at most `limit` records of those that are unaccounted for.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn audit(&self, limit: usize) -> BoxFuture<'_, Result<Audit>>;
 
     /// The latest pod of this namespace and name, gone or not.
     ///

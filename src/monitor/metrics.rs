@@ -3,7 +3,7 @@
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -58,6 +58,18 @@ pub struct Metrics {
     pub collecting: Gauge,
     /// Sightings waiting for the monitor.
     pub queued: Gauge,
+    /// From a program's end, by its node's clock, to the durable event.
+    pub told_seconds: Delay,
+}
+
+/// Seconds, from well below one to an hour.
+#[derive(Debug, Clone)]
+pub struct Delay(pub Histogram);
+
+impl Default for Delay {
+    fn default() -> Self {
+        Self(Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]))
+    }
 }
 
 impl Metrics {
@@ -91,6 +103,11 @@ impl Metrics {
         registry.register("outdated", "Looks and answers older than what was known by then", self.outdated.clone());
         registry.register("tracked_pods", "Pods and Jobs in the index", self.tracked.clone());
         registry.register("collecting", "Attempts whose output is being read", self.collecting.clone());
+        registry.register(
+            "told_seconds",
+            "From a program's end, by its node's clock in whole seconds, to the durable event",
+            self.told_seconds.0.clone(),
+        );
         registry.register("queued_sightings", "Sightings waiting for the monitor", self.queued.clone());
     }
 

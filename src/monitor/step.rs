@@ -471,6 +471,7 @@ impl Monitor {
                 }
             }
             crash::at(point);
+            self.measure_ends(&changes);
             changes = rest;
         }
         Ok(())
@@ -478,6 +479,15 @@ impl Monitor {
 }
 
 impl Monitor {
+    fn measure_ends(&self, changes: &[Change]) {
+        let now = self.clock.now();
+        let ends = changes.iter().flat_map(|change| &*change.events).filter(|event| event.payload.terminal().is_some());
+        for end in ends {
+            // A clock that is ahead of ours says nothing.
+            self.metrics.told_seconds.0.observe(now.duration_since(end.timestamp).as_secs_f64().max(0.0));
+        }
+    }
+
     /// Waits before another try, unless the process is to stop: what was not appended is seen again at the next start.
     pub(super) async fn pause(&self, pause: Duration) -> Result<(), Error> {
         match self.stop.run_until_cancelled(tokio::time::sleep(pause)).await {

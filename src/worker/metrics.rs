@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use podherald_core::event::Terminal;
@@ -38,6 +39,7 @@ pub struct Metrics {
     errors: Family<OfError, Counter>,
     duration: Histogram,
     peak_memory: Histogram,
+    stored: Histogram,
     /// Why a role waits, while it does.
     trouble: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
@@ -50,6 +52,7 @@ impl Default for Metrics {
             errors: Family::default(),
             duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0]),
             peak_memory: Histogram::new((20..=36).step_by(2).map(|power| f64::from(power).exp2())),
+            stored: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]),
             trouble: Arc::default(),
         }
     }
@@ -64,6 +67,11 @@ impl Metrics {
         results.register("stored", "Results stored for the first time, by how the attempt ended", self.results.clone());
         results.register("errors", "Of those, that ended with an error, by its type", self.errors.clone());
         results.register("duration_seconds", "How long programs ran, by their own report", self.duration.clone());
+        results.register(
+            "stored_seconds",
+            "From a program's end, by its node's clock in whole seconds, to result_stored",
+            self.stored.clone(),
+        );
         results.register("peak_memory_bytes", "The most memory that they had", self.peak_memory.clone());
     }
 
@@ -84,6 +92,10 @@ impl Metrics {
         if trouble.insert(role, reason.to_owned()).as_deref() != Some(reason) {
             tracing::warn!(role, reason, "the role waits, and tries again until it can go on");
         }
+    }
+
+    pub(super) fn told(&self, since: Duration) {
+        self.stored.observe(since.as_secs_f64());
     }
 
     pub(super) fn stored(&self, status: &'static str, terminal: &Terminal) {

@@ -7,6 +7,7 @@ use podherald_core::event::{Draft, Event, Metadata, Payload, Slot, StorageType, 
 
 use super::{Failure, Work, metrics::Metrics};
 use crate::{
+    clock::Clock,
     crash,
     inbox::Message,
     publisher::Publisher,
@@ -26,6 +27,8 @@ pub struct ResultProcessor {
     pub publisher: Arc<dyn Publisher>,
     /// What is counted.
     pub metrics: Metrics,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl ResultProcessor {
@@ -59,6 +62,8 @@ impl ResultProcessor {
         }
         self.tell(&event).await?;
         crash::at(crash::Point::Result);
+        let since = self.clock.now().duration_since(event.timestamp);
+        self.metrics.told(since.try_into().unwrap_or_default());
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::{
     result_processor::{GROUP, ResultProcessor},
 };
 use crate::{
+    clock::SystemClock,
     inbox::{Message, Place},
     journal::fixture::Pod,
     publisher::{Publisher, Rejection},
@@ -55,7 +56,12 @@ impl World {
         let dir = TempDir::new().unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.path().join("store.db")).await.unwrap());
         let far = Arc::new(Far::default());
-        let processor = ResultProcessor { store: store.clone(), publisher: far.clone(), metrics: Metrics::default() };
+        let processor = ResultProcessor {
+            store: store.clone(),
+            publisher: far.clone(),
+            metrics: Metrics::default(),
+            clock: Arc::new(SystemClock),
+        };
         Self { processor, far, store, _dir: dir }
     }
 

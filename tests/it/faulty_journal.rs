@@ -7,8 +7,8 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use podherald::journal::{
-    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health,
-    Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription,
+    Adopted, Audit, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower,
+    Health, Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription,
 };
 use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
@@ -99,6 +99,9 @@ impl Journal for FaultyJournal {
     }
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {
         self.inner.pods(query)
+    }
+    fn audit(&self, limit: usize) -> BoxFuture<'_, Result<Audit>> {
+        self.inner.audit(limit)
     }
     fn pod(&self, namespace: String, name: String) -> BoxFuture<'_, Result<Option<Evidence>>> {
         self.inner.pod(namespace, name)

@@ -87,3 +87,16 @@ async fn a_result_that_is_not_there_is_a_404_that_says_why() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(problem["detail"].as_str().unwrap().contains("role result_processor"), "{problem}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_adds_up() {
+    let world = world().await;
+    world.api.apply(ended("e1", 0));
+    world.api.apply(running("e2"));
+    world.until("e1", "completed", LIMIT).await;
+    world.until("e2", "running", LIMIT).await;
+    let (_, audit) = world.get("/audit").await;
+    assert_eq!(audit, json!({"attempts": 2, "ended": 1, "live": 1, "unaccounted": 0, "conflicts": 0, "items": []}));
+    let (status, problem) = world.get("/audit?limit=0").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+}

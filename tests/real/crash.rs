@@ -115,6 +115,8 @@ async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
     assert_in_order(&events, &pods.all.keys().cloned().collect::<Vec<_>>());
     pods.assert_known(&events).await;
     assert_results_are_told(&events);
+    let audit = herald.get("/audit").await;
+    assert_eq!((&audit["unaccounted"], &audit["live"]), (&0.into(), &0.into()), "{audit}");
     assert_blobs_are_there(&events);
     redis.assert_has(&herald, pods.all.keys()).await;
     assert_complete(&herald, kafka, &prefix).await;

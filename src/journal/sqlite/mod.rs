@@ -37,8 +37,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Adopted, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower, Health,
-    Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription, live::Live,
+    Adopted, Audit, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower,
+    Health, Journal, Known, Listed, ListedLetter, Place, PodQuery, Pruned, Record, Result, Retention, Subscription,
+    live::Live,
 };
 use reader::Readers;
 use writer::{Append, Request, Work, Writer};
@@ -269,6 +270,10 @@ impl Journal for Sqlite {
 
     fn pods(&self, query: PodQuery) -> BoxFuture<'_, Result<Vec<Evidence>>> {
         self.readers.read("list pods", move |db| reader::pods(db, &query)).boxed()
+    }
+
+    fn audit(&self, limit: usize) -> BoxFuture<'_, Result<Audit>> {
+        self.readers.read("count attempts", move |db| reader::audit(db, limit)).boxed()
     }
 
     fn pod(&self, namespace: String, name: String) -> BoxFuture<'_, Result<Option<Evidence>>> {

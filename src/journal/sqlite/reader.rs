@@ -22,7 +22,9 @@ use serde::{
 use tokio::sync::Semaphore;
 
 use super::{fault::Fault, schema};
-use crate::journal::{Bounds, Claim, Error, ExecutionQuery, Frames, Known, Listed, Place, PodQuery, Record, Result};
+use crate::journal::{
+    Audit, Bounds, Claim, Error, ExecutionQuery, Frames, Known, Listed, Place, PodQuery, Record, Result,
+};
 
 /// Reads at the same time; the rest waits.
 const CONNECTIONS: usize = 4;
@@ -279,6 +281,25 @@ pub(super) fn pods(db: &Connection, query: &PodQuery) -> Read<Vec<Evidence>> {
         values.push((":execution_id", &query.execution_id));
     }
     bodies(db, &sql, values.as_slice())
+}
+
+/// An attempt has ended if a record of it says so; it lives as long as one is there.
+pub(super) fn audit(db: &Connection, limit: usize) -> Read<Audit> {
+    let counts = "SELECT count(*) FILTER (WHERE ended), count(*) FILTER (WHERE NOT ended AND NOT gone),
+            count(*) FILTER (WHERE NOT ended AND gone)
+        FROM (SELECT max(settled) AS ended, min(gone) AS gone FROM evidence WHERE conflict = 0
+            GROUP BY execution_id, attempt)";
+    let (ended, live, unaccounted) =
+        db.prepare_cached(counts)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let conflicts =
+        db.prepare_cached("SELECT count(*) FROM evidence WHERE conflict = 1")?.query_row([], |row| row.get(0))?;
+    // Whatever is unaccounted for is not closed.
+    let items = "SELECT body FROM evidence AS p WHERE closed = 0 AND gone = 1 AND settled = 0 AND NOT EXISTS (
+            SELECT 1 FROM evidence AS other WHERE other.execution_id = p.execution_id AND other.attempt = p.attempt
+                AND other.conflict = 0 AND (other.settled = 1 OR other.gone = 0))
+        ORDER BY id LIMIT ?1";
+    let items = bodies(db, items, [bound(limit as u64)])?;
+    Ok(Audit { ended, live, unaccounted, conflicts, items })
 }
 
 pub(super) fn pod(db: &Connection, namespace: &str, name: &str) -> Read<Option<Evidence>> {
