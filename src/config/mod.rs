@@ -120,11 +120,11 @@ impl Config {
         self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
         let is_apart = self.roles.contains(&Role::ResultProcessor) && !self.roles.contains(&Role::Monitor);
         let is_shared = self.mongo.uri.is_some() || self.mongo.uri_file.is_some();
-        if is_apart && (self.kafka.brokers.is_none() || !is_shared) {
+        if is_apart && (self.kafka.brokers.is_none() || self.blob.url.is_none() || !is_shared) {
             return Err(effective.refuse(
                 "roles",
-                "`result_processor` together with `monitor`, or kafka.brokers and mongo.uri as well: what processes share goes by \
-                 way of Kafka and stays in MongoDB",
+                "`result_processor` together with `monitor`, or kafka.brokers, mongo.uri and blob.url as well: what processes share goes by \
+                 way of Kafka and stays in MongoDB and the blob store",
             ));
         }
         self.kube.validate(effective)?;
@@ -244,10 +244,10 @@ mod tests {
             (vec![("kube.watch_timeout", "5m")], "from `1s` to `290s`"),
             (vec![("kube.namespaces", seventeen.as_str())], "fewer namespaces, or none for all: at most 64 watches"),
             (vec![("roles", "")], "at least one of"),
-            (vec![("roles", "result_processor")], "together with `monitor`, or kafka.brokers and mongo.uri"),
+            (vec![("roles", "result_processor")], "together with `monitor`, or kafka.brokers, mongo.uri and blob.url"),
             (
-                vec![("roles", "api,result_processor"), ("kafka.brokers", "k:9092")],
-                "together with `monitor`, or kafka.brokers and mongo.uri",
+                vec![("roles", "api,result_processor"), ("kafka.brokers", "k:9092"), ("mongo.uri", "mongodb://m")],
+                "together with `monitor`, or kafka.brokers, mongo.uri and blob.url",
             ),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),

@@ -22,6 +22,7 @@ struct World<'a> {
     prefix: String,
     mongo: String,
     database: String,
+    blobs: TempDir,
     ids: Vec<String>,
 }
 
@@ -35,7 +36,20 @@ impl<'a> World<'a> {
     async fn new(cluster: &'a Cluster, mongo: &str) -> Self {
         let (namespace, broker, prefix) = (cluster.namespace().await, Broker::shared().await, prefix());
         let database = format!("results_{}", prefix.trim_end_matches('.'));
-        Self { namespace, cluster, broker, prefix, mongo: mongo.to_owned(), database, ids: Vec::new() }
+        Self {
+            namespace,
+            cluster,
+            broker,
+            prefix,
+            mongo: mongo.to_owned(),
+            database,
+            blobs: TempDir::new().unwrap(),
+            ids: Vec::new(),
+        }
+    }
+
+    fn blobs(&self) -> String {
+        format!("file://{}", self.blobs.path().display())
     }
 
     async fn start(&self, roles: &str) -> Process {
@@ -49,6 +63,7 @@ impl<'a> World<'a> {
             ("PODHERALD_MONGO__URI", &self.mongo),
             ("PODHERALD_MONGO__DATABASE", &self.database),
             ("PODHERALD_MONGO__TIMEOUT", "3s"),
+            ("PODHERALD_BLOB__URL", &self.blobs()),
         ];
         let herald = Herald::start(&self.cluster.kubeconfig(), &data, &settings).await;
         Process { herald, _data: data }
