@@ -11,6 +11,9 @@ use utoipa::ToSchema;
 use super::{Error, Problem, State, cursor, negotiate::AcceptsJson, query::Parameters};
 use crate::journal::{DeadLetterQuery, ListedLetter};
 
+/// Of a page's events, beyond one.
+const MAX_BYTES: usize = 4 << 20;
+
 /// An event that a sink could never carry.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeadLetter {
@@ -85,9 +88,14 @@ pub(super) async fn list(
         sink: parameters.word("sink")?,
         before: parameters.after(cursor::DeadLetters::decode)?.map(|cursor::DeadLetters(key)| key),
         limit: limit + 1,
+        max_bytes: MAX_BYTES,
     };
     parameters.finish()?;
     let mut found = state.journal.dead_letters(query).await?;
-    let next = cursor::cut(&mut found, limit, |last| cursor::DeadLetters(last.key).encode());
+    let bytes: usize = found.iter().map(|listed| listed.letter.bytes.len()).sum();
+    let place = |last: &ListedLetter| cursor::DeadLetters(last.key).encode();
+    let next = cursor::cut(&mut found, limit, place);
+    // Of a page that is cut for its bytes it is not known whether it is the last.
+    let next = next.or_else(|| found.last().filter(|_| bytes >= MAX_BYTES).map(place));
     Ok(Json(DeadLetterPage { items: found.into_iter().map(DeadLetter::from).collect(), next }))
 }

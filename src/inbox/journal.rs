@@ -232,7 +232,7 @@ mod tests {
         }
         fn letters(&self) -> BoxFuture<'_, Vec<(Bytes, String)>> {
             async {
-                let query = DeadLetterQuery { sink: Some("test".to_owned()), before: None, limit: 100 };
+                let query = DeadLetterQuery { sink: Some("test".to_owned()), limit: 100, ..DeadLetterQuery::default() };
                 let mut letters = self.journal.dead_letters(query).await.unwrap();
                 letters.reverse();
                 letters.into_iter().map(|listed| (listed.letter.bytes, listed.letter.reason)).collect()

@@ -370,7 +370,7 @@ fn letter(position: u64, second: i64) -> DeadLetter {
 pub(crate) async fn dead_letters_are_kept_with_the_move_that_passes_them_until_they_are_old(journal: &dyn Journal) {
     journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap();
     let list = async |sink: Option<&str>, before, limit| {
-        let query = DeadLetterQuery { sink: sink.map(str::to_owned), before, limit };
+        let query = DeadLetterQuery { sink: sink.map(str::to_owned), before, limit, ..DeadLetterQuery::default() };
         journal.dead_letters(query).await.unwrap()
     };
     journal.advance("stranger", cursor(1), vec![letter(1, 1)]).await.unwrap_err();

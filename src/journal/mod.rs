@@ -248,7 +248,7 @@ pub struct DeadLetter {
 }
 
 /// A page of dead letters, newest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DeadLetterQuery {
     /// Only of this sink.
     pub sink: Option<String>,
@@ -256,6 +256,14 @@ pub struct DeadLetterQuery {
     pub before: Option<u64>,
     /// At most so many.
     pub limit: usize,
+    /// No further one once their events have so many bytes.
+    pub max_bytes: usize,
+}
+
+impl Default for DeadLetterQuery {
+    fn default() -> Self {
+        Self { sink: None, before: None, limit: 0, max_bytes: usize::MAX }
+    }
 }
 
 /// A dead letter in a list.

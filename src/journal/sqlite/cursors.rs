@@ -27,16 +27,27 @@ pub(super) fn subscribe(db: &mut Connection, sinks: &[Subscription]) -> Result<V
     Ok(cursors)
 }
 
+/// Room beyond `max_bytes` for dead letters: in a full journal only a cursor that moves on lets retention make room, and it moves
+/// only with its letters.
+const RESERVE_BYTES: u64 = 16 << 20;
+
 /// Moves one, without a wait for the disk: after a loss of power a sink is given again what it had, which it may be at any
 /// time. The next append waits for both.
 pub(super) fn advance(
     db: &mut Connection,
+    max_bytes: u64,
     sink: &str,
     cursor: Cursor,
     dead_letters: &[DeadLetter],
 ) -> Result<(), Fault> {
     db.pragma_update(None, "synchronous", "NORMAL")?;
+    if !dead_letters.is_empty() {
+        schema::limit(db, max_bytes.saturating_add(RESERVE_BYTES))?;
+    }
     let moved = move_with(db, sink, cursor, dead_letters);
+    if !dead_letters.is_empty() {
+        schema::limit(db, max_bytes)?;
+    }
     db.pragma_update(None, "synchronous", "FULL")?;
     moved
 }

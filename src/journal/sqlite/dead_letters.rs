@@ -36,8 +36,17 @@ pub(super) fn list(db: &Connection, query: &DeadLetterQuery) -> Result<Vec<Liste
     )?;
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let parameters = named_params! { ":sink": query.sink, ":before": query.before, ":limit": limit };
-    let rows = select.query_map(parameters, listed)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut bytes = 0;
+    let mut letters: Vec<ListedLetter> = Vec::new();
+    for letter in select.query_map(parameters, listed)? {
+        if bytes >= query.max_bytes && !letters.is_empty() {
+            break;
+        }
+        let letter = letter?;
+        bytes += letter.letter.bytes.len();
+        letters.push(letter);
+    }
+    Ok(letters)
 }
 
 fn listed(row: &Row<'_>) -> rusqlite::Result<ListedLetter> {

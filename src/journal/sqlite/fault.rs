@@ -15,6 +15,9 @@ pub(super) enum Fault {
     /// A row that this program did not write like this.
     #[error("a row cannot be read: {0}")]
     Row(String),
+    /// `journal.max_bytes` would be passed.
+    #[error("it would take more than journal.max_bytes")]
+    Full,
     /// A change that contradicts itself.
     #[error("{0}")]
     Refused(String),
@@ -32,6 +35,7 @@ impl Fault {
         let code = match &self {
             Self::Sqlite(error) => error.sqlite_error_code(),
             Self::Row(_) => Some(ErrorCode::DatabaseCorrupt),
+            Self::Full => Some(ErrorCode::DiskFull),
             Self::Refused(_) => None,
         };
         match code {

@@ -157,11 +157,13 @@ pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Opened> {
     })?;
     let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|fault| fault.explain(path, "open"))?;
     let is_new = recognise(&db, path)?;
-    prepare(&mut db, is_new, max_bytes).map_err(|fault| fault.explain(path, "open"))?;
+    prepare(&mut db, is_new).map_err(|fault| fault.explain(path, "open"))?;
     if !is_new {
         check(&db).map_err(|fault| fault.explain(path, "check"))?;
         migrate(&mut db).map_err(|fault| fault.explain(path, "bring up to date"))?;
     }
+    // A new format may need a page of a journal that is full.
+    limit(&db, max_bytes).map_err(|error| Fault::from(error).explain(path, "open"))?;
     describe(db).map_err(|fault| fault.explain(path, "open"))
 }
 
@@ -213,7 +215,7 @@ fn recognise(db: &Connection, path: &Path) -> Result<bool> {
     }
 }
 
-fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Result<(), Fault> {
+fn prepare(db: &mut Connection, is_new: bool) -> std::result::Result<(), Fault> {
     db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     db.pragma_update(None, "synchronous", "FULL")?;
     // The writer decides when: a commit that also has to checkpoint would make its append wait.
@@ -234,9 +236,13 @@ fn prepare(db: &mut Connection, is_new: bool, max_bytes: u64) -> std::result::Re
         drop(insert);
         tx.commit()?;
     }
-    let max_pages = i64::try_from(max_bytes / page_size(db)?).unwrap_or(i64::MAX);
-    db.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))?;
     Ok(())
+}
+
+/// How large the file may grow. One that is larger stays so.
+pub(super) fn limit(db: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
+    let max_pages = i64::try_from(max_bytes / page_size(db)?).unwrap_or(i64::MAX);
+    db.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))
 }
 
 fn migrate(db: &mut Connection) -> std::result::Result<(), Fault> {

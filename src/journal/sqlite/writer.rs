@@ -219,6 +219,10 @@ impl Writer {
         }
         self.ledger.finish(&tx, &mut turn)?;
         let used_bytes = schema::used_bytes(&tx)?;
+        // The file may be larger, for dead letters had to go somewhere: that room is theirs.
+        if used_bytes > self.shared.health().max_bytes {
+            return Err(Fault::Full);
+        }
         tx.commit()?;
         self.ledger.keep(&mut turn);
         let metrics = &self.shared.metrics;
@@ -235,7 +239,8 @@ impl Writer {
     }
 
     fn advance(&mut self, sink: &str, cursor: Cursor, dead_letters: &[DeadLetter]) -> Result<()> {
-        cursors::advance(&mut self.db, sink, cursor, dead_letters)
+        let max_bytes = self.shared.health().max_bytes;
+        cursors::advance(&mut self.db, max_bytes, sink, cursor, dead_letters)
             .map_err(|fault| fault.explain(&self.shared.path, "move a cursor"))
     }
 

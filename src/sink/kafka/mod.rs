@@ -20,7 +20,7 @@ use std::{slice, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use rdkafka::{ClientConfig, error::KafkaError, producer::Producer as _};
-use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
+use tokio::{runtime::Handle, sync::Mutex, task::spawn_blocking, time::timeout};
 
 use self::{
     message::Message,
@@ -270,6 +270,15 @@ impl Session {
         let client = self.producer.client();
         let committed = spawn_blocking(move || client.commit_transaction(timeout)).await;
         committed.unwrap_or(Err(KafkaError::Canceled))
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        // The end of a producer blocks, and nobody can wait for it here.
+        if let (Some(session), Ok(runtime)) = (self.place.get_mut().take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || session.producer.end());
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use super::{open_in, options_in};
 use crate::journal::{
-    Change, Cursor, Error, EventQuery, Journal as _, Options, PodQuery, Retention, Sqlite, Subscription,
+    Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, Journal as _, Options, PodQuery, Retention, Sqlite,
+    Subscription,
     fixture::{Pod, at},
 };
 
@@ -21,7 +22,11 @@ fn with_output(id: usize) -> Vec<Change> {
 
 /// Fills the journal; the number of the first execution that did not fit, and what was said of it.
 async fn fill(journal: &Sqlite) -> (usize, Error) {
-    for id in 0.. {
+    fill_from(journal, 0).await
+}
+
+async fn fill_from(journal: &Sqlite, first: usize) -> (usize, Error) {
+    for id in first.. {
         if let Err(error) = journal.append(with_output(id)).await {
             return (id, error);
         }
@@ -150,6 +155,39 @@ async fn a_cursor_moves_in_a_full_journal_and_does_not_say_that_there_is_room() 
     fill(&journal).await;
     journal.advance("one", Cursor { position: 4, missed: 0 }, vec![]).await.unwrap();
     assert!(!journal.health().writable);
+    journal.close().await;
+}
+
+/// Or nobody could ever make room again: retention waits for the sink, and the sink for its letter.
+#[tokio::test]
+async fn a_dead_letter_finds_room_in_a_full_journal_and_events_do_not_take_it() {
+    let dir = TempDir::new().unwrap();
+    let small = || Options { max_bytes: SMALL, ..options_in(&dir) };
+    let mut journal = Sqlite::open(small()).await.unwrap();
+    journal.subscribe(vec![Subscription { sink: "one", required: true }]).await.unwrap();
+    let mut next = 0;
+    for round in 1..=3_u64 {
+        next = fill_from(&journal, next).await.0;
+        let letter = DeadLetter {
+            position: round,
+            at: at(1000),
+            reason: "it is too large".to_owned(),
+            event_id: None,
+            execution_id: "e".into(),
+            event_type: "pod_running".into(),
+            result_unproven: false,
+            bytes: "x".repeat(SMALL as usize / 4).into(),
+        };
+        let position = *journal.head().borrow();
+        journal.advance("one", Cursor { position, missed: 0 }, vec![letter]).await.unwrap();
+        let letters = journal.dead_letters(DeadLetterQuery { limit: 9, ..Default::default() }).await.unwrap();
+        assert_eq!(letters.first().map(|listed| listed.letter.position), Some(round));
+        // Freed pages are in the middle of a file that is larger than it may be.
+        let retention = Retention { age: Duration::ZERO, now: at(10), batch: 1000 };
+        journal.prune(retention).await.unwrap();
+        journal.close().await;
+        journal = Sqlite::open(small()).await.unwrap();
+    }
     journal.close().await;
 }
 
