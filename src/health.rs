@@ -39,6 +39,9 @@ pub struct SinkHealth {
     pub lag_events: u64,
     /// Time since it had all there was; after a start from then on.
     pub lag_seconds: f64,
+    /// How long ago it had all that there was then; none where that is not known, and out of its turn.
+    #[serde(skip)]
+    pub complete_for: Option<f64>,
     /// Events that it acknowledged since the start.
     pub delivered: u64,
     /// Tries that failed since the start.

@@ -1,6 +1,6 @@
 //! What makes one of several podheralds the leader, wired.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use podherald_core::told::Told;
@@ -56,14 +56,21 @@ impl Election {
             duration: config.monitor.lease_duration,
             me: format!("podherald:{}", journal.epoch()),
         };
-        let elector = Elector::new(client.clone(), office, clock, readiness.clone(), metrics.clone());
+        let elector = Elector::new(client.clone(), office, clock.clone(), readiness.clone(), metrics.clone());
         let signs = elector.signs();
         let trouble = signs.trouble.subscribe();
         let probe = move || trouble.borrow().clone().map_or(Ok(()), Err);
         readiness.register(Role::Monitor, "lease", Arc::new(probe));
         let (told, told_inbox) = mpsc::channel(TOLD);
         let listed = watch::Sender::new(None);
-        let predecessor = Predecessor { options: kafka, journal, told, metrics: metrics.clone() };
+        let predecessor = Predecessor {
+            options: kafka,
+            journal,
+            told,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            last_lease: Mutex::default(),
+        };
         let succession = Succession::new(signs.clone(), listed.subscribe(), predecessor, metrics);
         let part = Part { leads: succession.telling(), told: told_inbox, listed };
         (Self { elector, succession, signs }, part)

@@ -139,7 +139,9 @@ pub(super) async fn get(
         return Ok(Json(outcome.into()));
     }
     let execution = state.journal.execution(id.clone()).await?.ok_or(Error::NoExecution(id))?;
-    Err(Error::NoResult(if execution.status.is_terminal() {
+    Err(Error::NoResult(if let Some(attempt) = attempt.filter(|attempt| *attempt > execution.attempts) {
+        format!("there is no attempt {attempt}; it has had {}", execution.attempts)
+    } else if execution.status.is_terminal() {
         "its result is not stored yet; the event result_stored says when it is".to_owned()
     } else {
         format!("it has not ended: its status is {}", execution.status.as_str())

@@ -75,6 +75,8 @@ pub struct Elector {
 enum Tried {
     Holding,
     Waiting,
+    /// It was changed at the same time.
+    Contended,
 }
 
 impl Elector {
@@ -100,18 +102,31 @@ impl Elector {
         let interval = interval(self.office.duration);
         loop {
             let asked = Instant::now();
-            // A request that hangs must not outlive what it is for.
-            let tried = timeout(interval * 2, self.look()).await;
+            // A request that hangs must leave time for another.
+            let tried = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                tried = timeout(interval, self.look()) => tried,
+            };
             if matches!(tried, Ok(Ok(_))) {
                 self.signs.trouble.send_replace(None);
             }
+            let mut pause = interval;
             match tried {
                 Ok(Ok(Tried::Holding)) => self.hold(reliable_until(asked, self.office.duration)),
                 Ok(Ok(Tried::Waiting)) => self.lose("another holds it"),
-                Ok(Err(error)) => self.fail(&wording::of(&error)),
-                Err(_) => self.fail("the API server does not answer"),
+                // The next look says who has it.
+                Ok(Ok(Tried::Contended)) => pause = interval / 10,
+                Ok(Err(error)) => {
+                    self.fail(&wording::of(&error));
+                    pause = interval / 2;
+                }
+                Err(_) => {
+                    self.fail("the API server does not answer");
+                    pause = interval / 10;
+                }
             }
-            let pause = jitter::part_of(interval, 0.8..=1.0);
+            let pause = jitter::part_of(pause, 0.8..=1.0);
             let end = (*self.signs.held.borrow()).unwrap_or_else(|| Instant::now() + pause);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -202,7 +217,7 @@ impl Elector {
                 Ok(Tried::Holding)
             }
             // Somebody else was faster.
-            Err(Error::Api(status)) if status.code == 409 => Ok(Tried::Waiting),
+            Err(Error::Api(status)) if status.code == 409 => Ok(Tried::Contended),
             Err(error) => Err(error),
         }
     }
@@ -217,7 +232,7 @@ impl Elector {
         metadata.name = Some(name.clone());
         metadata.namespace = Some(namespace.clone());
         let lag: BTreeMap<&str, f64> =
-            self.readiness.sinks().iter().map(|sink| (sink.name, sink.lag_seconds)).collect();
+            self.readiness.sinks().iter().filter_map(|sink| Some((sink.name, sink.complete_for?))).collect();
         let lag = serde_json::to_string(&lag).expect("names and finite numbers");
         metadata.annotations.get_or_insert_default().insert(LAG_ANNOTATION.to_owned(), lag);
         Lease {

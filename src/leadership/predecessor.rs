@@ -3,7 +3,11 @@
 //! Only what bears the same Lease counts: other clusters may share the topics. What an attempt of a transaction left behind is not
 //! read (`read_committed`). Of one execution, events come in by two topics; those that come in together are put in their writer's order.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -23,6 +27,7 @@ use tokio::{
 
 use super::Metrics;
 use crate::{
+    clock::Clock,
     journal::{Adopted, Journal, Place},
     sink::{
         Fault,
@@ -30,8 +35,8 @@ use crate::{
     },
 };
 
-/// What the monitor publishes.
-const TOPICS: [Topic; 2] = [Topic::ExecutionEvents, Topic::PodEvents];
+/// What a monitor and the roles beside it publish.
+const TOPICS: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
 /// Clocks differ, and an event is older than what it was published for.
 const MARGIN: SignedDuration = SignedDuration::from_mins(10);
 /// Taken over at once, at most.
@@ -58,6 +63,10 @@ pub struct Predecessor {
     pub told: mpsc::Sender<Told>,
     /// What is counted.
     pub metrics: Metrics,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The uid of the Lease for which it was read last.
+    pub last_lease: Mutex<Option<String>>,
 }
 
 struct Context(Trouble);
@@ -116,7 +125,19 @@ impl Predecessor {
         let client = self.options.client().await;
         let (client, password) = client.map_err(|error| way.wrong(&crate::wording::of(&error)))?;
         let way = way.with_secret(password.as_deref());
-        let places = self.journal.places().await.map_err(|error| Fault(error.to_string()))?;
+        let mut places = self.journal.places().await.map_err(|error| Fault(error.to_string()))?;
+        let mut oldest = oldest;
+        if self
+            .last_lease
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(lease.to_owned())
+            .is_some_and(|last| last != lease)
+        {
+            // Made anew. What was published for it before that was noticed was left out.
+            places.clear();
+            oldest = self.clock.now();
+        }
         let from = oldest.saturating_sub(MARGIN).unwrap_or(Timestamp::MIN).as_millisecond();
         let names = Names::new(&self.options.topic_prefix);
         let timeout = self.options.timeout;
@@ -126,13 +147,13 @@ impl Predecessor {
                 open(&config, &topic, &places, from, timeout).map_err(|error| way.fault(&error, None))
             })
         });
-        let [first, second] = open;
+        let [first, second, third] = open;
         let opened = |joined: Result<_, tokio::task::JoinError>| joined.map_err(|error| Fault(error.to_string()));
-        let mut readers = [opened(first.await)??, opened(second.await)??];
+        let mut readers = [opened(first.await)??, opened(second.await)??, opened(third.await)??];
         self.work(lease, until, &mut readers, &way).await
     }
 
-    async fn work(&self, lease: &str, until: Until, readers: &mut [Reader; 2], way: &Way) -> Result<(), Fault> {
+    async fn work(&self, lease: &str, until: Until, readers: &mut [Reader; 3], way: &Way) -> Result<(), Fault> {
         let mut batch = Batch::default();
         loop {
             let is_at_end = readers.iter().all(Reader::is_at_end);
@@ -144,10 +165,11 @@ impl Predecessor {
                 return Ok(());
             }
             let due = batch.since.map(|since| since + LINGER);
-            let [one, other] = readers;
+            let [one, other, third] = readers;
             let (reader, received) = tokio::select! {
                 received = one.consumer.as_ref().expect("it has not ended").recv() => (&mut one.at_end, received),
                 received = other.consumer.as_ref().expect("it has not ended").recv() => (&mut other.at_end, received),
+                received = third.consumer.as_ref().expect("it has not ended").recv() => (&mut third.at_end, received),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
             };
             match received {
@@ -176,7 +198,7 @@ impl Predecessor {
         }
         let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
         match serde_json::from_slice::<Event>(&bytes) {
-            Ok(event) if event.source.ends_with(&format!(":{}", self.journal.epoch())) => {}
+            // Its own too: it may have died before it noted that they are there.
             Ok(event) => batch.events.push(Adopted { event, bytes }),
             Err(error) => {
                 self.metrics.unreadable.inc();
@@ -250,7 +272,11 @@ fn open(
         let left = places.iter().find(|place| place.topic == topic && place.partition == *partition);
         let offset = match left {
             Some(place) => Offset::Offset(place.next),
-            None => by_time.find_partition(topic, *partition).map_or(Offset::Beginning, |found| found.offset()),
+            None => match by_time.find_partition(topic, *partition).map(|found| found.offset()) {
+                Some(offset @ Offset::Offset(_)) => offset,
+                // As it is now, not when it is first fetched.
+                _ => Offset::Offset(consumer.fetch_watermarks(topic, *partition, timeout)?.1),
+            },
         };
         assigned.add_partition_offset(topic, *partition, offset)?;
     }

@@ -114,7 +114,12 @@ impl Succession {
                 Some(kafka) => self.take_over(kafka).await,
                 None => self.read(Until::Forever).await,
             };
-            let Err(Fault(error)) = done else { return };
+            let Err(Fault(error)) = done else {
+                if taken_over.is_some() {
+                    return;
+                }
+                continue;
+            };
             if error != last {
                 tracing::warn!(error, "what other podheralds have published cannot be read; trying again until it can");
                 last = error;
@@ -134,6 +139,9 @@ impl Succession {
         let gone = || Fault("the process ends".to_owned());
         let lease = uid.wait_for(Option::is_some).await.map_err(|_| gone())?.clone().unwrap_or_default();
         let oldest = listed.wait_for(Option::is_some).await.map_err(|_| gone())?.unwrap_or_default();
-        self.predecessor.read(&lease, oldest, until).await
+        tokio::select! {
+            read = self.predecessor.read(&lease, oldest, until) => read,
+            _ = uid.wait_for(|now| now.as_ref() != Some(&lease)) => Err(Fault("the Lease has been made anew".to_owned())),
+        }
     }
 }

@@ -294,6 +294,7 @@ impl Monitor {
         if !self.is_leading {
             // What is being read now is for the next leader to read.
             self.collections = JoinSet::new();
+            self.metrics.collecting.set(0);
             self.followed.values().for_each(|followed| followed.over.cancel());
         }
         self.is_leading

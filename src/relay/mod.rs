@@ -7,7 +7,6 @@
 //! Trouble with the sink holds the stream and is tried again for ever. Trouble with one record does not: it is counted,
 //! logged, and kept as a dead letter by the same write that moves the cursor past it. What retention took before the sink had it is found as a hole
 //! in the positions, counted and logged.
-
 //!
 //! Where several podheralds take turns ([`crate::leadership`]), a relay carries only in its turn. Out of it, its cursor follows what the
 //! other one has carried.
@@ -152,7 +151,7 @@ impl Relay {
     async fn follow(&mut self, stop: &CancellationToken) -> bool {
         let Turns { mut leads, mut carried, is_shared } = self.turns.clone();
         let mut trail = Trail::default();
-        let mut complete = Instant::now();
+        let mut complete = None;
         self.progress.succeeds();
         loop {
             let head = *self.head.borrow_and_update();
@@ -162,7 +161,7 @@ impl Relay {
                 trail.note(Instant::now(), head);
                 let said = carried.borrow_and_update().clone();
                 trail.carried(self.name, &said).map(|(at, position)| {
-                    complete = at;
+                    complete = Some(at);
                     position
                 })
             };
@@ -176,7 +175,7 @@ impl Relay {
                     continue;
                 }
             }
-            self.progress.rests();
+            self.progress.follows();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return false,
@@ -186,7 +185,7 @@ impl Relay {
                 () = sleep(CHECK) => {}
             }
         }
-        self.progress.resumes(complete);
+        self.progress.resumes(complete.or(is_shared.then(Instant::now)));
         true
     }
 

@@ -29,8 +29,10 @@ struct State {
     is_failing: bool,
     /// Waiting for new events, with nothing left to carry.
     is_idle: bool,
-    /// Everything that was durable then has been carried.
+    /// Everything that was durable then has been carried, ...
     complete: Instant,
+    /// ... and not only as far as is known since the start.
+    is_certain: bool,
     /// The head at some time after that; once the cursor is there, all of that time is complete.
     next: Option<(u64, Instant)>,
 }
@@ -47,6 +49,7 @@ impl Progress {
             is_failing: false,
             is_idle: false,
             complete: Instant::now(),
+            is_certain: false,
             next: None,
         };
         Self { of, head, state: Arc::new(Mutex::new(state)) }
@@ -65,6 +68,9 @@ impl Progress {
             failing: state.is_failing,
             lag_events,
             lag_seconds: if is_behind { state.complete.elapsed().as_secs_f64() } else { 0.0 },
+            complete_for: state
+                .is_certain
+                .then(|| if is_behind { state.complete.elapsed().as_secs_f64() } else { 0.0 }),
             delivered: state.delivered,
             retries: state.retries,
             rejected: state.rejected,
@@ -95,17 +101,27 @@ impl Progress {
         }
     }
 
-    /// It is this one's turn again; up to then another has carried all.
-    pub(super) fn resumes(&self, complete: Instant) {
+    /// It is another's turn.
+    pub(super) fn follows(&self) {
         let mut state = self.state();
-        state.complete = complete;
+        state.is_idle = true;
+        state.is_certain = false;
+    }
+
+    /// It is this one's turn again; another has carried all that was there then, if that is known.
+    pub(super) fn resumes(&self, complete: Option<Instant>) {
+        let mut state = self.state();
+        state.is_certain = complete.is_some();
+        state.complete = complete.unwrap_or_else(Instant::now);
         state.is_idle = false;
         state.next = None;
     }
 
     /// There is nothing more to carry.
     pub(super) fn rests(&self) {
-        self.state().is_idle = true;
+        let mut state = self.state();
+        state.is_idle = true;
+        state.is_certain = true;
     }
 
     /// A try failed. True if that is news.

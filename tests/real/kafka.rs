@@ -20,7 +20,7 @@ use podherald::{
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -162,6 +162,13 @@ impl Broker {
     pub(crate) async fn delete(&self, topic: &str) {
         let deleted = self.admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
         deleted.into_iter().for_each(|deleted| drop(deleted.unwrap()));
+    }
+
+    /// Sets a property of a topic.
+    pub(crate) async fn configure(&self, topic: &str, name: &str, value: &str) {
+        let changed = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let changed = self.admin().alter_configs([&changed], &AdminOptions::new()).await.unwrap();
+        changed.into_iter().for_each(|changed| drop(changed.unwrap()));
     }
 
     /// Partitions and `retention.ms` of a topic.

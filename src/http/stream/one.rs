@@ -230,6 +230,7 @@ impl One {
         let execution = self.execution().await?;
         let status = execution.as_ref().map(|execution| execution.status);
         if status.is_some_and(|status| !status.is_terminal()) {
+            self.line.due = None;
             self.may_be_over = false;
             return Ok(());
         }

@@ -316,3 +316,25 @@ async fn a_stream_ends_with_the_result_or_half_a_minute_without() {
     late.events(3).await;
     assert_eq!(late.expect("end").await.data["result"], "stored");
 }
+
+/// The wait for the first attempt's result is over, and the stream goes on.
+#[tokio::test(start_paused = true)]
+async fn a_later_attempt_ends_the_wait_for_the_result_of_the_first() {
+    let options = Options { ends_on_result: true, ..Options::new(Access::Loopback) };
+    let api = Api::with(options).await;
+    let mut stream = {
+        api.append(life("e1").completed("hello")).await;
+        api.stream(EVENTS).await
+    };
+    stream.expect("snapshot").await;
+    stream.events(1).await;
+    let mut second = Life::new("e1", 2);
+    api.append(second.running()).await;
+    stream.events(3).await;
+    let begun = Instant::now();
+    // Beyond the patience with a result there are heartbeats, one after the other.
+    for _ in 0..4 {
+        stream.expect("heartbeat").await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(55), "{:?}", begun.elapsed());
+}

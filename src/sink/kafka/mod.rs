@@ -40,6 +40,9 @@ pub use options::{Error, Fence, Options, Password, Sasl};
 /// The name of this sink's cursor, and in metrics.
 pub const NAME: &str = "kafka";
 
+/// Times that a commit is waited for.
+const COMMITS: u32 = 3;
+
 /// The sink. Its producer is made when it is needed.
 pub struct Kafka {
     options: Options,
@@ -59,6 +62,8 @@ struct Session {
     has_topics: bool,
     /// Each batch is a transaction.
     is_transactional: bool,
+    /// The uid of the Lease for which it was made.
+    lease: Option<String>,
 }
 
 impl Kafka {
@@ -87,6 +92,9 @@ impl Kafka {
     async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
         let mut place = self.place.lock().await;
         let lease = self.lease()?;
+        if place.as_ref().is_some_and(|session| session.lease != lease) {
+            retire(&mut place).await;
+        }
         let (messages, mut dead) = self.sort(records, lease.as_deref());
         for (index, reason) in self.publish(&mut place, &messages).await? {
             dead.push((messages[index].clone(), reason));
@@ -200,8 +208,13 @@ impl Kafka {
                     Err(error) => session.way.fault(&error, session.producer.trouble().as_ref()),
                 },
                 Verdict::Record => {
+                    // What was taken beside it is taken back with its transaction.
+                    let is_taken_back = session.is_transactional;
                     retire(place).await;
-                    return Ok(reports);
+                    let report = |report: Result<(), KafkaError>| {
+                        if is_taken_back { report.and(Err(KafkaError::Canceled)) } else { report }
+                    };
+                    return Ok(reports.into_iter().map(report).collect());
                 }
                 Verdict::Sink(error) => session.way.fault(error, session.producer.trouble().as_ref()),
             },
@@ -235,7 +248,7 @@ impl Kafka {
         let way = self.way.with_secret(password.as_deref());
         let lease = self.lease()?;
         let is_transactional = lease.is_some();
-        let transactional_id = lease.map(|lease| format!("{}podherald-{lease}", self.options.topic_prefix));
+        let transactional_id = lease.as_ref().map(|lease| format!("{}podherald-{lease}", self.options.topic_prefix));
         let timeout = self.options.timeout;
         let made = spawn_blocking({
             let config = config.clone();
@@ -246,7 +259,13 @@ impl Kafka {
         });
         let made = made.await.map_err(|error| way.wrong(&format!("making a client failed: {error}")))?;
         let producer = made.map_err(|error| way.fault(&error, None))?;
-        Ok(Session { producer, config, way, is_clean: true, has_topics: false, is_transactional })
+        let session = Session { producer, config, way, is_clean: true, has_topics: false, is_transactional, lease };
+        // That may have taken longer than the Lease lasts, and then shut out whoever has it now.
+        if self.lease().ok().as_ref() != Some(&session.lease) {
+            retire(&mut Some(session)).await;
+            return Err(self.way.wrong("the Lease of monitor.lease was lost meanwhile"));
+        }
+        Ok(session)
     }
 
     async fn ensure(&self, session: &Session) -> Result<(), Fault> {
@@ -267,9 +286,16 @@ impl Session {
         if !self.is_transactional {
             return Ok(());
         }
-        let client = self.producer.client();
-        let committed = spawn_blocking(move || client.commit_transaction(timeout)).await;
-        committed.unwrap_or(Err(KafkaError::Canceled))
+        let mut tries = 1..COMMITS;
+        loop {
+            let client = self.producer.client();
+            let committed = spawn_blocking(move || client.commit_transaction(timeout)).await;
+            match committed.unwrap_or(Err(KafkaError::Canceled)) {
+                // The client goes on with it, and says then what became of it.
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && tries.next().is_some() => {}
+                committed => return committed,
+            }
+        }
     }
 }
 
