@@ -17,6 +17,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Executions taken in one commit.
 const BATCH: usize = 100;
+/// Executions whose blobs cannot be removed; then the store is left alone for a while.
+const FAILURES: u32 = 3;
 
 /// The janitor.
 pub struct Retention {
@@ -72,32 +74,42 @@ impl Retention {
 
     /// Only what is in the lists: in the store there may be others' objects.
     async fn remove_blobs(&self, stop: &CancellationToken) -> output_store::Result<()> {
-        for unremoved in self.outputs.unremoved_blobs().await? {
-            match stop.run_until_cancelled(self.remove_all(&unremoved)).await {
+        let lists = self.outputs.unremoved_blobs().await?;
+        let Some(blobs) = &self.blobs else {
+            if !lists.is_empty() {
+                let executions = lists.len();
+                tracing::warn!(executions, "blobs of executions that are gone stay until blob.url is set again");
+            }
+            return Ok(());
+        };
+        let mut failures = 0;
+        for list in lists {
+            let unremoved = self.outputs.read_unremoved(list).await?;
+            match stop.run_until_cancelled(remove_all(blobs, &unremoved)).await {
                 Some(true) => self.outputs.forget_blobs(unremoved).await?,
-                // Others would wait as long.
-                Some(false) | None => return Ok(()),
+                Some(false) => failures += 1,
+                None => return Ok(()),
+            }
+            // Others would wait as long.
+            if failures == FAILURES {
+                return Ok(());
             }
         }
         Ok(())
     }
+}
 
-    /// True if there is nothing left to be done.
-    async fn remove_all(&self, unremoved: &Unremoved) -> bool {
-        let Some(blobs) = &self.blobs else {
-            tracing::warn!(blobs = unremoved.uris.len(), "blobs of an execution that is gone stay: blob.url is off");
-            return true;
-        };
-        for uri in &unremoved.uris {
-            match blobs.remove(uri).await {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!(uri, "a blob of an execution that is gone stays: it is not below blob.url"),
-                Err(fault) => {
-                    tracing::warn!(uri, %fault, "a blob of an execution that is gone cannot be removed, trying again in a minute");
-                    return false;
-                }
+/// True if there is nothing left to be done.
+async fn remove_all(blobs: &Blobs, unremoved: &Unremoved) -> bool {
+    for uri in &unremoved.uris {
+        match blobs.remove(uri).await {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(uri, "a blob of an execution that is gone stays: it is not below blob.url"),
+            Err(fault) => {
+                tracing::warn!(uri, %fault, "a blob of an execution that is gone cannot be removed, trying again in a minute");
+                return false;
             }
         }
-        true
     }
+    true
 }

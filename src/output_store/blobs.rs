@@ -28,7 +28,8 @@ impl OutputStore {
     /// # Errors
     /// If that cannot be written.
     pub async fn note_blob(&self, execution_id: &str, uri: &str) -> Result<()> {
-        let (directory, line) = (self.execution(execution_id), format!("{uri}\n"));
+        // On a line of its own, whatever a crash left of the one before.
+        let (directory, line) = (self.execution(execution_id), format!("\n{uri}\n"));
         blocking(move || append(&directory, &line)).await
     }
 
@@ -53,11 +54,11 @@ impl OutputStore {
         .await
     }
 
-    /// The blobs of executions that are gone.
+    /// The lists of blobs of executions that are gone.
     ///
     /// # Errors
-    /// If the lists cannot be read.
-    pub async fn unremoved_blobs(&self) -> Result<Vec<Unremoved>> {
+    /// If the directory cannot be read.
+    pub async fn unremoved_blobs(&self) -> Result<Vec<PathBuf>> {
         let directory = self.unremoved();
         blocking(move || {
             let entries = match fs::read_dir(&directory) {
@@ -65,7 +66,26 @@ impl OutputStore {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(failed("read", &directory)(error)),
             };
-            entries.map(|entry| read(&entry.map_err(failed("read", &directory))?.path())).collect()
+            entries.map(|entry| Ok(entry.map_err(failed("read", &directory))?.path())).collect()
+        })
+        .await
+    }
+
+    /// What is in such a list, but for what the same execution has come to name again.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn read_unremoved(&self, list: PathBuf) -> Result<Unremoved> {
+        let root = self.root.clone();
+        blocking(move || {
+            let mut unremoved = read(&list)?;
+            let name = list.file_stem().unwrap_or_default();
+            let current = root.join(name).join(LIST);
+            if current.exists() {
+                let named = read(&current)?.uris;
+                unremoved.uris.retain(|uri| !named.contains(uri));
+            }
+            Ok(unremoved)
         })
         .await
     }
@@ -103,6 +123,7 @@ fn append(directory: &Path, line: &str) -> Result<()> {
 /// A line that a crash has cut names no blob.
 fn read(path: &Path) -> Result<Unremoved> {
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
-    let uris = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect();
+    let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let uris = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
     Ok(Unremoved { path: path.to_owned(), uris })
 }

@@ -288,3 +288,18 @@ proptest! {
         prop_assert_eq!(fs::read(&path).unwrap(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_line_that_a_crash_has_cut_takes_no_other_with_it() {
+    let Fixture { store, path, .. } = fixture();
+    store.note_blob("e", "s3://b/one").await.unwrap();
+    let execution = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path().join("blobs"));
+    let list = execution.into_iter().find(|path| path.exists()).unwrap();
+    let cut = [std::fs::read_to_string(&list).unwrap(), "\ns3://b/tw".to_owned()].concat();
+    std::fs::write(&list, cut).unwrap();
+    store.note_blob("e", "s3://b/three").await.unwrap();
+    store.leave_blobs("e").await.unwrap();
+    let lists = store.unremoved_blobs().await.unwrap();
+    let unremoved = store.read_unremoved(lists[0].clone()).await.unwrap();
+    assert!(["s3://b/one", "s3://b/three"].iter().all(|uri| unremoved.uris.contains(*uri)), "{unremoved:?}");
+}

@@ -194,6 +194,28 @@ async fn retention_removes_the_blobs_that_podherald_made_once_their_store_is_bac
     assert_eq!(shared.world.metric("podherald_blob_removed_total").await, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_blob_that_an_execution_of_the_same_id_names_again_is_not_removed_with_the_first() {
+    let shared = Shared::start(&[("journal.retention", "5m")]).await;
+    shared.run("e", &long("large"));
+    let uri = shared.end("e").await["output"]["uri"].as_str().unwrap().to_owned();
+    shared.world.api.delete(NAMESPACE, "executor-e");
+    let away = shared.directory.path().join("away");
+    fs::rename(shared.root(), &away).unwrap();
+    let begun = Instant::now();
+    while shared.world.execution("e").await != Value::Null {
+        assert!(begun.elapsed() < Duration::from_secs(600), "retention does not take it");
+        sleep(Duration::from_secs(10)).await;
+    }
+    fs::rename(&away, shared.root()).unwrap();
+    let mut later = ended("e", 0);
+    later["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-02-10T12:30:00Z".into();
+    shared.world.api.apply(later);
+    shared.world.until("e", "completed", PATIENCE).await;
+    sleep(Duration::from_secs(150)).await;
+    assert_eq!(shared.blobs(), [uri]);
+}
+
 /// What `/readyz` says of the store, as soon as it is this.
 async fn until_store(herald: &Herald, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
