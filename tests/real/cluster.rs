@@ -147,6 +147,11 @@ pub(crate) struct Namespace<'a> {
 }
 
 impl Namespace<'_> {
+    /// Where it is.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        self.cluster
+    }
+
     /// An id that no other namespace's execution has.
     pub(crate) fn id(&self, name: &str) -> String {
         format!("{}-{name}", self.name)

@@ -67,6 +67,15 @@ impl<'a> World<'a> {
         Member { herald, data }
     }
 
+    /// One that leads, by way of this kubeconfig, and one that stands by, after some pods have come and ended.
+    async fn leader_and_next(&mut self, kubeconfig: &Path) -> (Member, Member) {
+        let one = self.start(kubeconfig).await;
+        one.until_leading().await;
+        let other = self.start(&self.namespace.cluster().kubeconfig()).await;
+        self.flow(&one.herald).await;
+        (one, other)
+    }
+
     /// The same again on the same disk.
     async fn start_again(&self, kubeconfig: &Path, data: TempDir) -> Member {
         let herald = Herald::start(kubeconfig, &data, &self.settings()).await;
@@ -267,10 +276,7 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not()
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
     let mut world = World::new(&cluster).await;
-    let one = world.start(&cluster.kubeconfig()).await;
-    one.until_leading().await;
-    let other = world.start(&cluster.kubeconfig()).await;
-    world.flow(&one.herald).await;
+    let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     // In the midst of lives.
     world.create(10, in_the_midst).await;
     let Member { herald, data } = one;
@@ -291,10 +297,7 @@ async fn a_leader_that_was_asleep_can_publish_nothing_more() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
     let mut world = World::new(&cluster).await;
-    let one = world.start(&cluster.kubeconfig()).await;
-    one.until_leading().await;
-    let other = world.start(&cluster.kubeconfig()).await;
-    world.flow(&one.herald).await;
+    let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(10, in_the_midst).await;
     one.herald.signal(Signal::STOP);
     let gap = other.until_leading().await;
@@ -318,10 +321,7 @@ async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     let (_, server) = kubeconfig_by_way_of("nowhere", &cluster, &place);
     let (proxy, address) = Proxy::before(&server, "apiserver", world.broker.variable("TOXIPROXY")).await;
     let (kubeconfig, _) = kubeconfig_by_way_of(&address, &cluster, &place);
-    let one = world.start(&kubeconfig).await;
-    one.until_leading().await;
-    let other = world.start(&cluster.kubeconfig()).await;
-    world.flow(&one.herald).await;
+    let (one, other) = world.leader_and_next(&kubeconfig).await;
     world.create(10, in_the_midst).await;
     proxy.break_by(Fault::Cut).await;
     let gap = other.until_leading().await;
@@ -339,10 +339,7 @@ async fn both_may_store_results_and_one_tells_of_them() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
     let mut world = World { roles: "api,monitor,result_processor", ..World::new(&cluster).await };
-    let one = world.start(&cluster.kubeconfig()).await;
-    one.until_leading().await;
-    let other = world.start(&cluster.kubeconfig()).await;
-    world.flow(&one.herald).await;
+    let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(4, in_the_midst).await;
     for id in &world.ids {
         one.herald.result(id).await;
@@ -364,10 +361,7 @@ async fn a_lease_that_is_made_anew_costs_nothing_and_the_next_leader_knows_all()
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
     let mut world = World::new(&cluster).await;
-    let one = world.start(&cluster.kubeconfig()).await;
-    one.until_leading().await;
-    let other = world.start(&cluster.kubeconfig()).await;
-    world.flow(&one.herald).await;
+    let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     let leases: Api<Lease> = Api::namespaced(cluster.admin.clone(), "podherald");
     leases.delete("podherald", &DeleteParams::default()).await.unwrap();
     // Whoever makes it anew: one of them leads, and both know what is told.
