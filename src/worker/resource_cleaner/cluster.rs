@@ -164,10 +164,20 @@ where
 async fn say_intent(pods: &Api<v1::Pod>, pod: &Object, cause: Cause) -> Result<Gone, Fault> {
     let intent = Intent::to_clean_up(cause.sentence(), NAME);
     let intent = serde_json::to_string(&intent).expect("an intent holds only strings");
-    // The uid makes a conflict of another pod of this name.
+    // A uid cannot be changed: of another pod of this name the patch is refused.
     let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid, "annotations": {INTENT_ANNOTATION: intent}}}));
     let parameters = PatchParams::default();
-    gone(asked("annotate a pod", pods.patch_metadata(&pod.name, &parameters, &patch)).await)
+    match asked("annotate a pod", pods.patch_metadata(&pod.name, &parameters, &patch)).await {
+        Err(Refusal { code: 422, fault }) => {
+            let there = asked("get a pod", pods.get_metadata_opt(&pod.name)).await?;
+            match there.map(|there| there.metadata.uid) {
+                None => Ok(Gone::Before),
+                Some(uid) if uid.as_ref() != Some(&pod.uid) => Ok(Gone::Another),
+                Some(_) => Err(fault),
+            }
+        }
+        answer => gone(answer),
+    }
 }
 
 async fn delete<K>(api: &Api<K>, object: &Object) -> Result<Gone, Fault>
