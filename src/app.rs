@@ -234,7 +234,9 @@ impl Server {
         // Before there is anything new: a sink that begins with the present shall have all of it.
         let cursors = parts.start_relays(&webhooks, election).await?;
         let store = parts.open_store(data_dir).await?;
-        parts.role_metrics.register(parts.registry);
+        if config.roles.iter().any(|role| matches!(role, Role::ResultProcessor | Role::ResourceCleaner)) {
+            parts.role_metrics.register(parts.registry);
+        }
         if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResultProcessor)) {
             parts.start_roles(store, &cursors).await?;
         }
