@@ -26,7 +26,6 @@ use podherald::{
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 use tokio::time::{Instant, sleep};
-use tower::ServiceExt;
 
 use crate::{
     cluster::{Cluster, Namespace, variable},
@@ -249,7 +248,7 @@ fn swapping(client: Client, method: Method, pods: Api<Pod>, pod: Pod) -> Client 
                 pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
                 pods.create(&PostParams::default(), &pod).await?;
             }
-            client.oneshot(request).await
+            client.send(request).await
         }
     });
     Client::new(service, "default")
