@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use self::{
     election::{Election, Part},
     options::{collector_options, job_scopes, kafka_options, pod_scopes, redis_options},
-    roles::GROUPS,
 };
 use crate::{
     blob::{self, Blobs},
@@ -42,7 +41,7 @@ use crate::{
     sink::{self, Sink, kafka, redis},
     store,
     supervisor::{self, Phase, Supervisor},
-    webhook,
+    webhook, worker,
 };
 
 pub use self::options::{limits, policy};
@@ -228,17 +227,22 @@ impl Server {
             clock: &seams.clock,
             readiness: &readiness,
             registry: &mut registry,
+            role_metrics: worker::metrics::Metrics::default(),
             supervisor: Supervisor::new(readiness.clone()),
         };
         let (election, part) = parts.election(&seams.cluster);
         // Before there is anything new: a sink that begins with the present shall have all of it.
         let cursors = parts.start_relays(&webhooks, election).await?;
         let store = parts.open_store(data_dir).await?;
+        if config.roles.iter().any(|role| matches!(role, Role::ResultProcessor | Role::ResourceCleaner)) {
+            parts.role_metrics.register(parts.registry);
+        }
         if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResultProcessor)) {
             parts.start_roles(store, &cursors).await?;
         }
         parts.start_blobs();
-        if config.roles.contains(&Role::Monitor) {
+        let mut cleaner = None;
+        if config.roles.iter().any(|role| matches!(role, Role::Monitor | Role::ResourceCleaner)) {
             let client = match seams.cluster {
                 Cluster::Client(client) => client,
                 Cluster::Embedded => {
@@ -246,7 +250,12 @@ impl Server {
                     embedded::start(&config.embedded, data_dir, clock, supervisor, registry).await?
                 }
             };
-            parts.start_monitor(&client, &live, part);
+            if config.roles.contains(&Role::Monitor) {
+                parts.start_monitor(&client, &live, part);
+            }
+            if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResourceCleaner)) {
+                cleaner = Some(parts.start_cleaner(&client, store, cursors.get(2).copied()).await?);
+            }
         }
         parts.start_retention();
         let mut supervisor = parts.supervisor;
@@ -260,6 +269,7 @@ impl Server {
             live,
             webhooks,
             store,
+            cleaner,
             readiness,
             registry,
             seats: http::Seats::new(options.max_streams, metrics.clone()),
@@ -358,6 +368,7 @@ struct Parts<'a> {
     clock: &'a Arc<dyn Clock>,
     readiness: &'a Arc<Readiness>,
     registry: &'a mut Registry,
+    role_metrics: worker::metrics::Metrics,
     supervisor: Supervisor,
 }
 
@@ -468,9 +479,7 @@ impl Parts<'_> {
             sinks.push((endpoint.subscription(), endpoint.clone()));
         }
         // Without any, too: retention must know that it waits for nobody.
-        let groups = if self.roles_read_journal() { GROUPS.as_slice() } else { &[] };
-        let of_groups = groups.iter().cloned();
-        let all = sinks.iter().map(|(of, _)| of.clone()).chain(of_groups).collect();
+        let all = sinks.iter().map(|(of, _)| of.clone()).chain(self.groups()).collect();
         let mut cursors = self.journal.subscribe(all).await?;
         let of_groups = cursors.split_off(sinks.len());
         let mut progress = Vec::new();

@@ -20,6 +20,8 @@ pub enum Point {
     Serve,
     /// Before and after a result is stored, and after it is told.
     Result,
+    /// Before an object that is tidied up is annotated, between that and its deletion, and after that.
+    Clean,
     /// Before a batch goes to a sink, between its acknowledgement and the cursor's move, and after that.
     Relay,
 }
@@ -66,6 +68,7 @@ mod plan {
             "serve" => Point::Serve,
             "relay" => Point::Relay,
             "result" => Point::Result,
+            "clean" => Point::Clean,
             _ => return None,
         };
         Some((point, n.parse().ok()?))

@@ -17,6 +17,8 @@ pub enum Role {
     Api,
     /// Stores what executions came to.
     ResultProcessor,
+    /// Tidies up after those whose result is stored.
+    ResourceCleaner,
 }
 
 /// Says what is wrong, if anything is.

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     monitor::{collector, watcher::Scope},
     sink::{kafka, redis},
+    worker::resource_cleaner,
 };
 
 pub(super) fn kafka_options(config: &Config) -> Option<kafka::Options> {
@@ -28,6 +29,23 @@ pub(super) fn kafka_options(config: &Config) -> Option<kafka::Options> {
         properties: settings.properties.clone(),
         ..kafka::Options::new(brokers)
     })
+}
+
+pub(super) fn cleaner_options(config: &Config) -> resource_cleaner::Options {
+    let settings = &config.cleaner;
+    resource_cleaner::Options {
+        policy: resource_cleaner::plan::Policy {
+            min_age: settings.min_age,
+            keep_failed: settings.keep_failed,
+            orphan_age: settings.orphan_age,
+            unstored_age: settings.unstored_age,
+        },
+        places: config.kube.execution_id.clone(),
+        namespaces: config.kube.namespaces.iter().map(|namespace| namespace.as_str().to_owned()).collect(),
+        selector: settings.selector.as_str().to_owned(),
+        interval: settings.interval,
+        dry_run: settings.dry_run,
+    }
 }
 
 pub(super) fn redis_options(config: &Config) -> Option<redis::Options> {

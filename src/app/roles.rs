@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc};
 use podherald_core::topic::Topic;
 use tokio::sync::mpsc;
 
-use super::{Error, Parts, options::kafka_options};
+use super::{
+    Error, Parts,
+    options::{cleaner_options, kafka_options},
+};
 use crate::{
     health::Role,
     inbox::{self, Inbox, Member},
@@ -17,6 +20,7 @@ use crate::{
     worker::{
         self, Work, Worker,
         event_store::{self, EventStore},
+        resource_cleaner::{self, ResourceCleaner},
         result_processor::{self, ResultProcessor},
     },
 };
@@ -25,19 +29,32 @@ use crate::{
 const CONCURRENCY: usize = 64;
 
 /// Groups that read the journal, where there is one in this process.
-pub(super) const GROUPS: [Subscription; 2] = [
+const GROUPS: [Subscription; 2] = [
     Subscription { sink: result_processor::GROUP, required: true },
     Subscription { sink: event_store::GROUP, required: true },
 ];
 
+/// The same of the cleaner. What retention took before it, its sweep finds.
+const CLEANER: Subscription = Subscription { sink: resource_cleaner::GROUP, required: false };
+
 /// A role, and what it is given.
 struct Part {
+    role: Role,
     work: Arc<dyn Work>,
     topics: Vec<Topic>,
     cursor: Option<Cursor>,
 }
 
 impl Parts<'_> {
+    /// The groups of this process that read its journal.
+    pub(super) fn groups(&self) -> Vec<Subscription> {
+        if !self.roles_read_journal() {
+            return Vec::new();
+        }
+        let cleaner = self.config.roles.contains(&Role::ResourceCleaner).then_some(CLEANER);
+        GROUPS.into_iter().chain(cleaner).collect()
+    }
+
     /// True if the roles of this process read the journal of its own monitor.
     pub(super) fn roles_read_journal(&self) -> bool {
         self.config.roles.contains(&Role::ResultProcessor) && self.config.roles.contains(&Role::Monitor)
@@ -66,8 +83,8 @@ impl Parts<'_> {
 
     /// Starts those that store what comes of executions. Of the groups that read the journal these are the cursors, in their order.
     pub(super) async fn start_roles(&mut self, store: &Arc<dyn Store>, cursors: &[Cursor]) -> Result<(), Error> {
-        let metrics = worker::metrics::Metrics::default();
-        metrics.register(self.registry);
+        let metrics = self.role_metrics.clone();
+        let role = Role::ResultProcessor;
         let processor = ResultProcessor {
             store: store.clone(),
             publisher: self.publisher(),
@@ -75,8 +92,14 @@ impl Parts<'_> {
             clock: self.clock.clone(),
         };
         let parts = [
-            Part { work: Arc::new(processor), topics: vec![Topic::ExecutionEvents], cursor: cursors.first().copied() },
             Part {
+                role,
+                work: Arc::new(processor),
+                topics: vec![Topic::ExecutionEvents],
+                cursor: cursors.first().copied(),
+            },
+            Part {
+                role,
                 work: Arc::new(EventStore { store: store.clone() }),
                 topics: vec![Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
                 cursor: cursors.get(1).copied(),
@@ -88,6 +111,32 @@ impl Parts<'_> {
         Ok(())
     }
 
+    /// Starts the one that tidies up. `cursor`: of its group, where it reads the journal.
+    pub(super) async fn start_cleaner(
+        &mut self,
+        client: &kube::Client,
+        store: &Arc<dyn Store>,
+        cursor: Option<Cursor>,
+    ) -> Result<Arc<ResourceCleaner>, Error> {
+        let (roles, role) = (self.role_metrics.clone(), Role::ResourceCleaner);
+        let metrics = resource_cleaner::metrics::Metrics::default();
+        metrics.register(self.registry);
+        let options = cleaner_options(self.config);
+        let cleaner =
+            Arc::new(ResourceCleaner::new(client.clone(), options, store.clone(), self.clock.clone(), metrics));
+        let part = Part { role, work: cleaner.clone(), topics: vec![Topic::ExecutionResults], cursor };
+        self.start_role(part, &roles).await?;
+        let probed = roles.clone();
+        let probe = move || probed.trouble(resource_cleaner::SWEEP).map_or(Ok(()), Err);
+        self.readiness.register(role, resource_cleaner::SWEEP, Arc::new(probe));
+        let sweeper = cleaner.clone();
+        self.supervisor.spawn("sweep", Phase::Drain, |stop| async move {
+            sweeper.run(roles, stop).await;
+            Ok(())
+        });
+        Ok(cleaner)
+    }
+
     fn publisher(&self) -> Arc<dyn Publisher> {
         match kafka_options(self.config).filter(|_| !self.roles_read_journal()) {
             Some(options) => Arc::new(Direct::new(Arc::new(Kafka::new(options)))),
@@ -97,7 +146,7 @@ impl Parts<'_> {
 
     async fn start_role(
         &mut self,
-        Part { work, topics, cursor }: Part,
+        Part { role, work, topics, cursor }: Part,
         metrics: &worker::metrics::Metrics,
     ) -> Result<(), Error> {
         let group = work.name();
@@ -118,7 +167,7 @@ impl Parts<'_> {
         let member = Member::new(group, inbox, inbox::Policy::default(), counted);
         let probed = metrics.clone();
         let probe = move || probed.trouble(group).map_or(Ok(()), Err);
-        self.readiness.register(Role::ResultProcessor, group, Arc::new(probe));
+        self.readiness.register(role, group, Arc::new(probe));
         let (out, deliveries) = mpsc::channel(CONCURRENCY);
         self.supervisor.spawn("inbox", Phase::Intake, |stop| async move {
             member.run(out, stop).await;

@@ -7,6 +7,7 @@
 //! `PODHERALD_WEBHOOK__<NAME>__<KEY>`. What podherald does not know, it refuses.
 
 mod blob;
+mod cleaner;
 mod document;
 mod embedded;
 mod error;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 
 pub use self::redis::{Redis, RedisUrl};
 pub use blob::{Blob, BlobUrl, Endpoint, Region};
+pub use cleaner::Cleaner;
 pub use document::document;
 pub use embedded::Embedded;
 pub use error::Error;
@@ -60,7 +62,8 @@ setting::settings! {
         /// Directory of the journal and the output. One process at a time owns it; another one waits as its standby.
         /// `PODHERALD_DATA_DIR`, default `"./data"`.
         data_dir: PathBuf = "./data",
-        /// What this process does: `monitor` watches the cluster, `api` answers requests, `result_processor` stores what executions came to.
+        /// What this process does: `monitor` watches the cluster, `api` answers requests, `result_processor` stores what executions came to,
+        /// `resource_cleaner` deletes their pods then.
         /// `PODHERALD_ROLES`, default `["api", "monitor"]`.
         roles: Vec<Role> = ["api", "monitor"],
     }
@@ -87,6 +90,8 @@ setting::settings! {
         store: Store,
         /// `[mongo]`.
         mongo: Mongo,
+        /// `[cleaner]`.
+        cleaner: Cleaner,
         /// `[webhook.NAME]`, any number of them.
         webhook: Webhooks,
         /// `[telemetry]`.
@@ -115,7 +120,8 @@ impl Config {
 
     fn validate(&self, effective: &Effective) -> Result<(), Error> {
         if self.roles.is_empty() {
-            return Err(effective.refuse("roles", "at least one of `api`, `monitor` and `result_processor`"));
+            return Err(effective
+                .refuse("roles", "at least one of `api`, `monitor`, `result_processor` and `resource_cleaner`"));
         }
         self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
         let is_apart = self.roles.contains(&Role::ResultProcessor) && !self.roles.contains(&Role::Monitor);
@@ -127,6 +133,7 @@ impl Config {
                  way of Kafka and stays in MongoDB and the blob store",
             ));
         }
+        self.validate_cleaner(effective, is_shared)?;
         self.kube.validate(effective)?;
         self.embedded.validate(effective, self.kube.mode)?;
         self.monitor.validate(effective, self.kafka.brokers.is_some(), self.kube.mode)?;
@@ -136,7 +143,29 @@ impl Config {
         self.blob.validate(effective)?;
         self.redis.validate(effective)?;
         self.mongo.validate(effective)?;
+        self.cleaner.validate(effective)?;
         self.webhook.validate(effective)
+    }
+
+    /// Whoever deletes must know what is stored, and of which cluster.
+    fn validate_cleaner(&self, effective: &Effective, is_shared: bool) -> Result<(), Error> {
+        let has = |role| self.roles.contains(&role);
+        if !has(Role::ResourceCleaner) {
+            return Ok(());
+        }
+        let is_apart = !has(Role::Monitor) || !has(Role::ResultProcessor);
+        if is_apart && (self.kafka.brokers.is_none() || !is_shared) {
+            return Err(effective.refuse(
+                "roles",
+                "`resource_cleaner` together with `monitor` and `result_processor`, or kafka.brokers and mongo.uri as well: it                  has to learn what is stored",
+            ));
+        }
+        if !has(Role::Monitor) && self.kube.mode == Mode::Embedded {
+            let wanted = "`resource_cleaner` together with `monitor` where `kube.mode` is `embedded`: that cluster is in this \
+                          process only";
+            return Err(effective.refuse("roles", wanted));
+        }
+        Ok(())
     }
 }
 
@@ -192,7 +221,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 88);
+        assert_eq!(keys.len(), 95);
     }
 
     #[test]
@@ -249,6 +278,23 @@ mod tests {
                 vec![("roles", "api,result_processor"), ("kafka.brokers", "k:9092"), ("mongo.uri", "mongodb://m")],
                 "together with `monitor`, or kafka.brokers, mongo.uri and blob.url",
             ),
+            (vec![("roles", "monitor,resource_cleaner")], "together with `monitor` and `result_processor`, or"),
+            (
+                vec![("roles", "resource_cleaner"), ("kafka.brokers", "k:9092")],
+                "or kafka.brokers and mongo.uri as well",
+            ),
+            (
+                vec![("roles", "resource_cleaner"), ("kafka.brokers", "k:9092"), ("mongo.uri", "mongodb://m")],
+                "together with `monitor` where `kube.mode` is `embedded`",
+            ),
+            (vec![("cleaner.selector", "app=a b")], "a label selector such as"),
+            (vec![("cleaner.selector", "")], "a label selector such as"),
+            (vec![("cleaner.min_age", "5")], "a duration such as"),
+            (vec![("cleaner.keep_failed", "off")], "a duration such as"),
+            (vec![("cleaner.orphan_age", "off")], "a duration such as"),
+            (vec![("cleaner.unstored_age", "59m")], "`off`, or at least `1h`"),
+            (vec![("cleaner.interval", "0s")], "more than nothing"),
+            (vec![("cleaner.dry_run", "maybe")], "`true` or `false`"),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
             (vec![("monitor.lease", "podherald")], "a Lease as `NAMESPACE/NAME`"),

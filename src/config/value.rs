@@ -143,7 +143,7 @@ impl Value for PathBuf {
 
 impl Value for Role {
     fn expects() -> String {
-        "`api`, `monitor` or `result_processor`, the roles that this version has".into()
+        "`api`, `monitor`, `result_processor` or `resource_cleaner`, the roles that this version has".into()
     }
 
     fn from_toml(value: &Toml) -> Option<Self> {
@@ -151,6 +151,7 @@ impl Value for Role {
             "api" => Some(Self::Api),
             "monitor" => Some(Self::Monitor),
             "result_processor" => Some(Self::ResultProcessor),
+            "resource_cleaner" => Some(Self::ResourceCleaner),
             _ => None,
         }
     }

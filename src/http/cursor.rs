@@ -2,6 +2,8 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use crate::worker::resource_cleaner::{Position, plan::Kind};
+
 /// The last execution of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Executions(pub(super) u64);
@@ -33,6 +35,10 @@ pub(super) struct Deliveries(pub(super) u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeadLetters(pub(super) u64);
 
+/// Where the next page of what would be tidied up begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cleanup(pub(super) Position);
+
 /// What a bad cursor is told.
 pub(super) const EXPECTED: &str = "must be the `next` of an earlier page of this list";
 
@@ -62,6 +68,20 @@ impl Deliveries {
     pub(super) fn decode(text: &str) -> Option<Self> {
         let [id] = decode(text, "deliveries")?;
         Some(Self(id.parse().ok()?))
+    }
+}
+
+impl Cleanup {
+    pub(super) fn encode(&self) -> String {
+        let Position { kind, scope, token } = &self.0;
+        encode(&["cleanup", kind.as_str(), &scope.to_string(), token.as_deref().unwrap_or_default()])
+    }
+
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let [kind, scope, token] = decode(text, "cleanup")?;
+        let kind = [Kind::Pod, Kind::Script].into_iter().find(|known| known.as_str() == kind)?;
+        let token = Some(token).filter(|token| !token.is_empty());
+        Some(Self(Position { kind, scope: scope.parse().ok()?, token }))
     }
 }
 
@@ -119,6 +139,8 @@ mod tests {
         assert_eq!(Executions::decode(&Executions(9).encode()), Some(Executions(9)));
         let pods = Pods { namespace: "n".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
         assert_eq!(Pods::decode(&pods.encode()), Some(pods));
+        let cleanup = Cleanup(Position { kind: Kind::Script, scope: 2, token: Some("t".to_owned()) });
+        assert_eq!(Cleanup::decode(&cleanup.encode()), Some(cleanup));
         assert_eq!(Executions::decode(&events.encode()), None);
         for text in ["", "7", "???", "ZXZlbnRz"] {
             assert_eq!(Events::decode(text), None, "{text}");

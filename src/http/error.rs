@@ -39,6 +39,10 @@ pub enum Error {
     NoOutput(String),
     /// The execution may be there, its result is not.
     NoResult(String),
+    /// No role of this process tidies the cluster up.
+    NoCleaner,
+    /// The API server does not answer; the log has the reason.
+    ClusterAway,
     /// The store of results does not answer; the log has the reason.
     StoreAway,
     /// A parameter, header or path segment that cannot be understood.
@@ -183,6 +187,20 @@ impl Error {
             Self::NoResult(detail) => {
                 (StatusCode::NOT_FOUND, "urn:podherald:problem:result-not-found", "No such result", detail.clone())
             }
+            Self::NoCleaner => (
+                StatusCode::NOT_FOUND,
+                "urn:podherald:problem:no-cleaner",
+                "Nothing is tidied up here",
+                "this podherald deletes nothing: it needs the role resource_cleaner".to_owned(),
+            ),
+            Self::ClusterAway => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:cluster-away",
+                "The cluster cannot be read",
+                "what is there is known to the API server only, and that does not answer as it should: ask again; the log says \
+                 why"
+                .to_owned(),
+            ),
             Self::StoreAway => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:podherald:problem:store-away",

@@ -46,7 +46,7 @@ pub(super) async fn live() -> Json<Live> {
 /// `role=api` is apart from `role=monitor` so that a stale watch does not take away the results of the past.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
-    params(("role" = Option<String>, Query, description = "`monitor`, `api` or `result_processor`; without it all roles")),
+    params(("role" = Option<String>, Query, description = "`monitor`, `api`, `result_processor` or `resource_cleaner`; without it all roles")),
     responses(
         (status = 200, body = Ready),
         (status = 503, description = "Not ready; the detail names what is wrong", body = Problem,
@@ -62,7 +62,8 @@ pub(super) async fn ready(
         "monitor" => Ok(Role::Monitor),
         "api" => Ok(Role::Api),
         "result_processor" => Ok(Role::ResultProcessor),
-        _ => Err(format!("must be monitor, api or result_processor, not {text:?}")),
+        "resource_cleaner" => Ok(Role::ResourceCleaner),
+        _ => Err(format!("must be monitor, api, result_processor or resource_cleaner, not {text:?}")),
     })?;
     parameters.finish()?;
     if state.readiness.is_draining() {

@@ -7,6 +7,7 @@
 
 mod access;
 mod audit;
+mod cleanup;
 mod cursor;
 mod dead_letters;
 mod error;

@@ -14,8 +14,8 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Error, State, audit, dead_letters, events, executions, health, openapi, output, page, pods, query::MAX_WAIT,
-    results, webhooks,
+    Error, State, audit, cleanup, dead_letters, events, executions, health, openapi, output, page, pods,
+    query::MAX_WAIT, results, webhooks,
 };
 
 /// Request line and headers at most.
@@ -46,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(results::get))
         .routes(routes!(events::of_many))
         .routes(routes!(dead_letters::list))
+        .routes(routes!(cleanup::list))
         .routes(routes!(pods::list))
         .routes(routes!(pods::one))
         .routes(routes!(webhooks::list))

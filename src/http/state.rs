@@ -8,13 +8,15 @@ use tokio_util::sync::CancellationToken;
 use super::{Metrics, Options, Seats};
 use crate::{
     blob::Blobs, health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore,
-    store::Store, webhook::Endpoint,
+    store::Store, webhook::Endpoint, worker::resource_cleaner::ResourceCleaner,
 };
 
 /// What the handlers work with.
 pub struct State {
     /// Where results are kept, in a process that stores them.
     pub store: Option<Arc<dyn Store>>,
+    /// Who tidies the cluster up, in a process that does.
+    pub cleaner: Option<Arc<ResourceCleaner>>,
     /// Everything that is shown comes from here.
     pub journal: Arc<dyn Journal>,
     /// What programs printed.

@@ -3,6 +3,7 @@
 
 pub mod event_store;
 pub mod metrics;
+pub mod resource_cleaner;
 pub mod result_processor;
 #[cfg(test)]
 mod tests;

@@ -105,7 +105,7 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
         ("kube.mode = \"local\"", "kube.mode is \"local\" (wrong.toml), but must be `cluster` or `embedded`"),
         (
             "roles = [\"judge\"]",
-            "roles is [\"judge\"] (wrong.toml), but must be a list, each element `api`, `monitor` or `result_processor`",
+            "roles is [\"judge\"] (wrong.toml), but must be a list, each element `api`, `monitor`, `result_processor` or `resource_cleaner`",
         ),
         ("[http\n", "the configuration file wrong.toml is not TOML (line 1): unclosed table"),
     ] {

@@ -7,6 +7,7 @@ mod bad_input;
 mod behaviours;
 mod blobs;
 mod cases;
+mod cleaner;
 mod config;
 mod contract;
 mod credentials;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod behaviours;
+mod cleaner;
 mod cluster;
 mod conformance;
 mod crash;

@@ -225,7 +225,8 @@ impl Judge<'_> {
     fn ended_from_outside(&self, code: Option<i32>, end: &Termination) -> Option<Judgement> {
         let evidence = self.evidence;
         let was_killed = code.is_none_or(|code| KILLED.contains(&code));
-        if let Some(intent) = &evidence.intent
+        let asked = evidence.intent.as_ref().filter(|intent| intent.cancels());
+        if let Some(intent) = asked
             && let Some(deletion) = &evidence.deletion
             && (deletion.while_running || was_killed)
         {
@@ -244,15 +245,16 @@ impl Judge<'_> {
             let message = "the container used more memory than its limit and was killed".to_owned();
             return Some((Outcome::Failed, Some(Why::new(CauseClass::ResourceLimit, "OOMKilled", message))));
         }
-        if let Some(cause) = self.pod_level(was_killed) {
+        if let Some(cause) = self.pod_level(code) {
             return Some((Outcome::Failed, Some(cause)));
         }
         None
     }
 
     /// Eviction, preemption, loss of the node and plain deletion, as the pod tells of them.
-    fn pod_level(&self, was_killed: bool) -> Option<Why> {
+    fn pod_level(&self, code: Option<i32>) -> Option<Why> {
         let evidence = self.evidence;
+        let was_killed = code.is_none_or(|code| KILLED.contains(&code));
         let say = |class, reason: &str, fallback: &str| {
             let message = evidence.message.clone().unwrap_or_else(|| fallback.to_owned());
             Some(Why::new(class, reason, message))
@@ -281,6 +283,10 @@ impl Judge<'_> {
             };
             let message = disruption.message.clone().unwrap_or_else(|| sentence.to_owned());
             return Some(Why::new(class, disruption.reason.clone(), message));
+        }
+        // Whoever tidies up deletes what had ended: where there is a code, it is not of that deletion.
+        if code.is_some() && evidence.intent.as_ref().is_some_and(|intent| !intent.cancels()) {
+            return None;
         }
         let deleted = evidence.deletion.is_some() || evidence.gone.as_ref().is_some_and(|gone| gone.deleted);
         let sentence = match evidence.started_at {

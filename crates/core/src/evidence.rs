@@ -482,6 +482,38 @@ pub struct Intent {
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// What for.
+    #[serde(default, skip_serializing_if = "Purpose::is_cancel")]
+    pub purpose: Purpose,
+}
+
+/// What a pod is to go for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The execution is to end.
+    #[default]
+    Cancel,
+    /// It has ended, and its result is kept: how it ended is not for this deletion to say.
+    Cleanup,
+}
+
+impl Purpose {
+    fn is_cancel(&self) -> bool {
+        *self == Self::Cancel
+    }
+}
+
+impl Intent {
+    /// That of whoever tidies up after an attempt.
+    pub fn to_clean_up(reason: impl Into<String>, by: impl Into<String>) -> Self {
+        Self { reason: reason.into(), by: Some(by.into()), purpose: Purpose::Cleanup }
+    }
+
+    /// True if it makes a cancellation of a deletion.
+    pub fn cancels(&self) -> bool {
+        self.purpose.is_cancel()
+    }
 }
 
 /// The pod is no longer there.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    evidence::{Deletion, Disruption, Evidence, InitFailure, Intent, MainState, Pending, PendingClass, RunEnd},
+    evidence::{
+        Deletion, Disruption, Evidence, InitFailure, Intent, MainState, Pending, PendingClass, Purpose, RunEnd,
+    },
     pod::{
         Container, ContainerState, ContainerStatus, DEFAULT_CONTAINER_ANNOTATION, INTENT_ANNOTATION, Phase, Pod,
         RestartPolicy, Termination,
@@ -358,5 +360,9 @@ fn same_problem(known: Option<&Pending>, found: Option<&Pending>) -> bool {
 
 /// A bare text is the reason; a JSON object may also name who asked.
 pub(crate) fn parse_intent(text: &str) -> Intent {
-    serde_json::from_str(text).unwrap_or_else(|_| Intent { reason: text.to_owned(), by: None })
+    serde_json::from_str(text).unwrap_or_else(|_| Intent {
+        reason: text.to_owned(),
+        by: None,
+        purpose: Purpose::Cancel,
+    })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use family::*;
 use podherald_core::{
     event::{CauseClass, Verdict},
-    evidence::{Intent, Subject},
+    evidence::{Intent, Purpose, Subject},
     identity::attempt_key,
     job::{self, Observation},
     pod::{ATTEMPT_ANNOTATION, INTENT_ANNOTATION, Phase},
@@ -298,7 +298,10 @@ fn a_job_deleted_while_running_is_deleted_or_cancelled_and_not_what_its_killed_p
     family.job(asked);
     family.job_gone(true);
     family.pod(deleting(ended(1, 143)));
-    assert_eq!(family.job.intent.as_deref(), Some(&Intent { reason: "enough".into(), by: Some("ann".into()) }));
+    assert_eq!(
+        family.job.intent.as_deref(),
+        Some(&Intent { reason: "enough".into(), by: Some("ann".into()), purpose: Purpose::Cancel })
+    );
     let (kind, end) = family.only_end();
     assert_eq!((kind, end.cancelled_by.as_deref()), ("execution_cancelled", Some("ann")));
 }

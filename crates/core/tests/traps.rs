@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
     event::{CauseClass, Draft, ErrorType, ExitSource, Payload, Terminal},
-    evidence::{Evidence, Intent, PendingClass},
+    evidence::{Evidence, Intent, PendingClass, Purpose},
     identity::{Place, attempt_key, default_places, execution_id},
     mapper::{Observation, Policy, begin, observe},
     output::{Captured, Collected},
@@ -555,7 +555,7 @@ fn an_annotated_intent_makes_a_deletion_a_cancellation() {
     let life =
         Life::of([intended(with(Phase::Running, running())), intended(deleting(with(Phase::Running, running())))]);
     let intent = life.evidence.as_ref().unwrap().intent.as_deref();
-    assert_eq!(intent, Some(&Intent { reason: "asked".into(), by: Some("u1".into()) }));
+    assert_eq!(intent, Some(&Intent { reason: "asked".into(), by: Some("u1".into()), purpose: Purpose::Cancel }));
     let (event_type, terminal) = life.gone(true).outcome();
     assert_eq!(event_type, "execution_cancelled");
     assert_eq!((terminal.reason.as_deref(), terminal.cancelled_by.as_deref()), (Some("asked"), Some("u1")));
@@ -568,6 +568,25 @@ fn an_annotated_intent_makes_a_deletion_a_cancellation() {
     let unasked =
         Life::of([intended(with(Phase::Running, running())), intended(with(Phase::Failed, ended(1, "Error")))]);
     assert_eq!(unasked.failure().0, CauseClass::UserCode, "an intent without a deletion ends nothing");
+}
+
+#[test]
+fn a_pod_that_is_tidied_away_ended_as_it_did_before() {
+    // T37: whoever sees it for the first time while it goes, with a lost disk for instance, tells what the first one told.
+    let tidied = |mut pod: Pod| {
+        let intent = Intent::to_clean_up("its result is stored", "resource-cleaner");
+        pod.annotations.insert("podherald.dev/intent".into(), serde_json::to_string(&intent).unwrap());
+        deleting(pod)
+    };
+    for (code, reason) in [(0, "Completed"), (3, "Error"), (137, "Error"), (143, "Error"), (137, "OOMKilled")] {
+        let phase = if code == 0 { Phase::Succeeded } else { Phase::Failed };
+        let (event_type, before) = Life::of([with(phase, ended(code, reason))]).outcome();
+        let (event_type_now, now) = Life::of([tidied(with(phase, ended(code, reason)))]).outcome();
+        assert_eq!(event_type_now, event_type, "{code} {reason}");
+        assert_eq!(now.exit, before.exit, "{code} {reason}");
+        let class = |terminal: &Terminal| terminal.cause.as_ref().map(|cause| cause.class);
+        assert_eq!(class(&now), class(&before), "{code} {reason}");
+    }
 }
 
 #[test]

@@ -85,7 +85,14 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
             StatusCode::NOT_ACCEPTABLE,
             "text/plain or application/octet-stream",
         ),
-        case("/readyz?role=king", "role", "must be monitor, api or result_processor, not \"king\""),
+        case("/cleanup?limit=0", "limit", "must be a whole number from 1 to 500"),
+        case("/cleanup?after=x", "after", "must be the `next` of an earlier page"),
+        Case {
+            status: StatusCode::NOT_FOUND,
+            names: None,
+            ..case("/cleanup", "", "it needs the role resource_cleaner")
+        },
+        case("/readyz?role=king", "role", "must be monitor, api, result_processor or resource_cleaner, not \"king\""),
     ];
     let api = Api::new().await;
     api.append(life("e1").failed()).await;

@@ -80,6 +80,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         webhooks: Vec::new(),
         blobs: None,
         store: None,
+        cleaner: None,
         readiness: Arc::new(Readiness::default()),
         registry,
         seats: Seats::new(options.max_streams, metrics.clone()),

@@ -57,7 +57,9 @@ impl Case<'_> {
     fn is_cancelled(&self) -> bool {
         let asked = self.evidence.deletion.as_ref().map(|deletion| deletion.seen_at);
         let asked = asked.or_else(|| self.evidence.gone.as_ref().map(|gone| gone.at));
-        let Some(asked) = asked.filter(|_| self.evidence.intent.is_some()) else { return false };
+        let Some(asked) = asked.filter(|_| self.evidence.intent.as_ref().is_some_and(|intent| intent.cancels())) else {
+            return false;
+        };
         self.facts.finish.as_ref().is_none_or(|finish| finish.seen_at >= asked)
     }
 
