@@ -176,7 +176,7 @@ async fn a_dead_letter_finds_room_in_a_full_journal_and_events_do_not_take_it() 
             execution_id: "e".into(),
             event_type: "pod_running".into(),
             result_unproven: false,
-            bytes: "x".repeat(SMALL as usize / 4).into(),
+            bytes: "x".repeat(64 * 1024).into(),
         };
         let position = *journal.head().borrow();
         journal.advance("one", Cursor { position, missed: 0 }, vec![letter]).await.unwrap();
