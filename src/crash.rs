@@ -18,6 +18,8 @@ pub enum Point {
     Commit,
     /// Before a frame is written to a reader.
     Serve,
+    /// Before and after a held pod is patched.
+    Hold,
     /// Before and after a result is stored, and after it is told.
     Result,
     /// Before a batch goes to a sink, between its acknowledgement and the cursor's move, and after that.
@@ -65,6 +67,7 @@ mod plan {
             "commit" => Point::Commit,
             "serve" => Point::Serve,
             "relay" => Point::Relay,
+            "hold" => Point::Hold,
             "result" => Point::Result,
             _ => return None,
         };

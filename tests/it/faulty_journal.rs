@@ -12,6 +12,7 @@ use podherald::journal::{
 };
 use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// Which appends fail. Shared by all that hold a clone, over restarts too.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +94,9 @@ impl Journal for FaultyJournal {
     }
     fn advance(&self, sink: &'static str, cursor: Cursor, dead: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>> {
         self.inner.advance(sink, cursor, dead)
+    }
+    fn carried(&self, events: Vec<(String, Uuid)>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        self.inner.carried(events)
     }
     fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>> {
         self.inner.dead_letters(query)
