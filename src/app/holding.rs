@@ -21,11 +21,8 @@ impl Parts<'_> {
         let (hints, heard) = mpsc::channel(QUEUE);
         let (overdue, told) = mpsc::channel(QUEUE);
         let settings = &self.config.monitor;
-        let options = Options {
-            is_wanted: settings.hold,
-            ceiling: settings.hold_ceiling,
-            interval: settings.reconcile_interval,
-        };
+        let options =
+            Options { is_wanted: settings.hold, ceiling: settings.hold_ceiling, interval: settings.reconcile_interval };
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
         let means = Means {
             client: client.clone(),

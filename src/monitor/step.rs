@@ -176,7 +176,11 @@ impl Monitor {
     fn abandon(&self, pod: &Pod) {
         if pod.is_held && self.is_leading {
             let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-            tracing::warn!(namespace, name, "it has our finalizer and is none of ours, or long done with: letting it go");
+            tracing::warn!(
+                namespace,
+                name,
+                "it has our finalizer and is none of ours, or long done with: letting it go"
+            );
             let target = Target { namespace, name, uid: pod.uid.clone() };
             self.send_hint(Hint { execution_id: String::new(), target, wish: Wish::Abandon });
         }

@@ -301,15 +301,27 @@ async fn whoever_may_not_list_or_patch_is_told_which_role_gives_it() {
         move |request: http::Request<kube::client::Body>| {
             let is_patch = request.method() == http::Method::PATCH;
             let (code, body) = if is_patch || verb == "list" {
-                (403, json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": format!("cannot {verb} pods")}))
+                (
+                    403,
+                    json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": format!("cannot {verb} pods")}),
+                )
             } else {
                 let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1", "finalizers": [FINALIZER]});
                 let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
                 let is_list = request.uri().path().ends_with("/pods");
-                (200, if is_list { json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [pod]}) } else { pod })
+                (
+                    200,
+                    if is_list {
+                        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [pod]})
+                    } else {
+                        pod
+                    },
+                )
             };
             let body = kube::client::Body::from(body.to_string().into_bytes());
-            std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap()))
+            std::future::ready(Ok::<_, std::convert::Infallible>(
+                http::Response::builder().status(code).body(body).unwrap(),
+            ))
         }
     };
     let mut said = Vec::new();
@@ -318,5 +330,8 @@ async fn whoever_may_not_list_or_patch_is_told_which_role_gives_it() {
     assert!(error.contains("cannot list pods (403)") && error.contains("deploy/rbac.yaml"), "{error}");
     let client = Client::new(tower::service_fn(forbidden("patch")), "n");
     let error = command::release(&client, None, false, &mut said).await.unwrap_err().to_string();
-    assert!(error.contains("1 of 1") && error.contains("cannot patch pods (403)") && error.contains("deploy/hold.yaml"), "{error}");
+    assert!(
+        error.contains("1 of 1") && error.contains("cannot patch pods (403)") && error.contains("deploy/hold.yaml"),
+        "{error}"
+    );
 }

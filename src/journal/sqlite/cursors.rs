@@ -75,7 +75,8 @@ pub(super) fn hold(db: &Connection) -> Result<Option<u64>, Fault> {
 
 /// See [`crate::journal::Journal::carried`].
 pub(super) fn carried(db: &Connection, events: &[(String, Uuid)]) -> Read<Vec<bool>> {
-    let least: Option<u64> = db.query_row("SELECT min(position) FROM cursors WHERE required = 1", [], |row| row.get(0))?;
+    let least: Option<u64> =
+        db.query_row("SELECT min(position) FROM cursors WHERE required = 1", [], |row| row.get(0))?;
     let mut select = db.prepare_cached(
         "SELECT position FROM events WHERE event_id = ?2 AND execution = (SELECT key FROM executions WHERE execution_id = ?1)",
     )?;
