@@ -1,6 +1,7 @@
 //! The composition root: makes every component, hands each what it needs, and starts their tasks.
 
 mod election;
+mod holding;
 mod options;
 mod roles;
 
@@ -395,7 +396,8 @@ impl Parts<'_> {
         let (pod_sightings, pod_inbox) = mpsc::channel(monitor::QUEUE);
         let (job_sightings, job_inbox) = mpsc::channel(monitor::QUEUE);
         let Part { leads, told, listed } = part;
-        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox, told };
+        let (hints, overdue, holding) = self.start_holder(client, &leads);
+        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox, told, overdue };
         let mut freshness = Vec::new();
         for (id, scope) in pods.iter().enumerate() {
             freshness.push(self.start_watch(id, scope, client, &pod_sightings, &metrics));
@@ -428,7 +430,8 @@ impl Parts<'_> {
         let stop = self.supervisor.token(Phase::Drain);
         let (journal, clock) = (self.journal.clone(), self.clock.clone());
         let live = live.clone();
-        let means = Means { client: client.clone(), journal, clock, collector, live, metrics, leads, listed };
+        let client = client.clone();
+        let means = Means { client, journal, clock, collector, live, metrics, leads, listed, hints, holding };
         let monitor = Monitor::new(options, means, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
     }

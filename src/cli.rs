@@ -64,10 +64,33 @@ pub enum Command {
     },
     /// Bring the store up to date: the database of mongo.uri, or the file in the data directory
     Migrate,
+    /// Show the pods that bear the finalizer podherald.dev/result, or let them go, whatever monitor.hold says
+    #[command(subcommand)]
+    Finalizers(Finalizers),
     /// Print the OpenAPI document of the REST interface
     Openapi,
     /// Print the AsyncAPI document of what is sent to Kafka and Redis
     Asyncapi,
+}
+
+/// What to do with pods that are held. The cluster is the one that KUBECONFIG names.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Finalizers {
+    /// Print the pods that are held
+    List {
+        /// Only those of this namespace
+        #[arg(long)]
+        namespace: Option<String>,
+    },
+    /// Take the finalizer off; whatever was not told of these pods by then is lost if they go
+    Release {
+        /// Only of the pods of this namespace
+        #[arg(long)]
+        namespace: Option<String>,
+        /// Only print which pods it would be
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 impl Cli {

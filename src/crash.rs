@@ -18,6 +18,8 @@ pub enum Point {
     Commit,
     /// Before a frame is written to a reader.
     Serve,
+    /// Before and after a held pod is patched.
+    Hold,
     /// Before and after a result is stored, and after it is told.
     Result,
     /// Before an object that is tidied up is annotated, between that and its deletion, and after that.
@@ -67,6 +69,7 @@ mod plan {
             "commit" => Point::Commit,
             "serve" => Point::Serve,
             "relay" => Point::Relay,
+            "hold" => Point::Hold,
             "result" => Point::Result,
             "clean" => Point::Clean,
             _ => return None,

@@ -11,10 +11,13 @@ use clap::Parser;
 use kube_sim::node::shim;
 use podherald::{
     app,
-    cli::{Cli, Command},
+    cli::{Cli, Command, Finalizers},
     clock::SystemClock,
+    cluster,
     config::{self, Config, Effective},
-    contract, embedded, explain, http, store, supervisor, telemetry, wording,
+    contract, embedded, explain, http,
+    monitor::hold::command,
+    store, supervisor, telemetry, wording,
 };
 
 /// Frames are decoded on one thread and dropped on another, thousands a second: the system's allocator spends a sixth of
@@ -48,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain { file, logs } => explain(&Config::load(&sources)?, file, logs),
         Command::Events { schema } => print(&events(schema.as_deref())),
         Command::Migrate => print(&migrate(&Config::load(&sources)?)?),
+        Command::Finalizers(what) => finalizers(what),
         Command::Openapi => print(&http::openapi_document()),
         Command::Asyncapi => print(&contract::pretty(&contract::asyncapi_document())),
     }
@@ -80,6 +84,21 @@ fn migrate(config: &Config) -> anyhow::Result<String> {
     telemetry::init(&config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(store::migrate(config, Arc::new(SystemClock)))?)
+}
+
+fn finalizers(what: Finalizers) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = cluster::client().await.map_err(|reason| app::Error::Cluster { reason })?;
+        let out = &mut io::stdout();
+        match what {
+            Finalizers::List { namespace } => command::list(&client, namespace.as_deref(), out).await?,
+            Finalizers::Release { namespace, dry_run } => {
+                command::release(&client, namespace.as_deref(), dry_run, out).await?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn events(schema: Option<&str>) -> String {

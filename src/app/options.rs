@@ -103,6 +103,7 @@ pub fn policy(config: &Config) -> Policy {
         config_error_grace: signed(config.monitor.config_error_grace),
         unschedulable_deadline: config.monitor.unschedulable_deadline.map(signed),
         max_indexes: config.logs.max_indexes,
+        hold: config.monitor.hold,
         environment: config.telemetry.environment.as_str().to_owned(),
         ..Policy::default()
     }

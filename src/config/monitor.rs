@@ -25,6 +25,13 @@ settings! {
         /// How long a pod may find no node before the attempt ends as never started; `off`: for ever.
         /// `PODHERALD_MONITOR__UNSCHEDULABLE_DEADLINE`, default `"off"`.
         unschedulable_deadline: Option<Duration> = "off",
+        /// Put the finalizer `podherald.dev/result` on pods, so that none is gone before its end is told to every required sink;
+        /// it needs the role in `deploy/hold.yaml`. A pod that has it is let go all the same where this is `false`.
+        /// `PODHERALD_MONITOR__HOLD`, default `false`.
+        hold: bool = false,
+        /// After how long a held pod that somebody has deleted is let go though its end is not told to all who must have it.
+        /// `PODHERALD_MONITOR__HOLD_CEILING`, default `"24h"`.
+        hold_ceiling: Duration = "24h",
         /// The Lease, as `NAMESPACE/NAME`, for which several podheralds with data directories of their own take turns: one of
         /// them leads, the others stand by. It needs `kafka.brokers`, by which they know of each other; `off`: there is only one.
         /// `PODHERALD_MONITOR__LEASE`, default `"off"`.
@@ -38,6 +45,7 @@ settings! {
 impl Monitor {
     pub(super) fn validate(&self, effective: &Effective, has_kafka: bool, mode: Mode) -> Result<(), Error> {
         positive(effective, "monitor.reconcile_interval", self.reconcile_interval)?;
+        positive(effective, "monitor.hold_ceiling", self.hold_ceiling)?;
         let is_whole = self.lease_duration.subsec_nanos() == 0;
         if !is_whole || !LEASE_SECONDS.contains(&self.lease_duration.as_secs()) {
             return Err(effective.refuse("monitor.lease_duration", "whole seconds from 3s to 1h"));

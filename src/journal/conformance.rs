@@ -50,6 +50,7 @@ macro_rules! suite {
             a_new_sink_begins_with_the_present_and_a_known_one_where_it_was,
             a_cursor_never_goes_back_and_belongs_to_a_sink_that_subscribed,
             dead_letters_are_kept_with_the_move_that_passes_them_until_they_are_old,
+            what_every_required_sink_is_done_with_is_carried,
             a_batch_is_bounded_in_records_and_in_bytes,
             retention_waits_for_required_sinks_and_for_no_other,
             what_other_roles_tell_is_numbered_kept_and_shown_before_and_after_there_is_a_pod,
@@ -387,6 +388,23 @@ pub(crate) async fn dead_letters_are_kept_with_the_move_that_passes_them_until_t
     let retention = Retention { age: Duration::from_secs(10), now: at(35), batch: 10 };
     journal.prune(retention).await.unwrap();
     assert_eq!(list(None, None, 9).await, all[1..2]);
+}
+
+pub(crate) async fn what_every_required_sink_is_done_with_is_carried(journal: &dyn Journal) {
+    let life = Pod::new("e", "u", 1).life(0);
+    let ids: Vec<_> = life.iter().flat_map(|change| &*change.events).map(|draft| draft.event_id).collect();
+    let carried = async |execution: &str| {
+        journal.carried(ids.iter().map(|id| (execution.to_owned(), *id)).collect()).await.unwrap()
+    };
+    journal.subscribe(vec![REQUIRED, OPTIONAL]).await.unwrap();
+    append(journal, life.clone()).await;
+    journal.advance("optional", cursor(5), vec![]).await.unwrap();
+    assert_eq!(carried("e").await, [false; 5]);
+    journal.advance("required", cursor(3), vec![]).await.unwrap();
+    assert_eq!(carried("e").await, [true, true, true, false, false]);
+    assert_eq!(carried("another").await, [true; 5], "it is not here");
+    journal.subscribe(vec![OPTIONAL]).await.unwrap();
+    assert_eq!(carried("e").await, [true; 5], "nobody must have it");
 }
 
 pub(crate) async fn a_batch_is_bounded_in_records_and_in_bytes(journal: &dyn Journal) {

@@ -70,6 +70,8 @@ impl Pod {
                 progress: None,
                 amendments: 0,
                 emitted: Emitted::default(),
+                hold: podherald_core::hold::Hold::default(),
+                result_unproven: None,
                 untold: Vec::new(),
             },
         }

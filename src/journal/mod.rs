@@ -26,6 +26,7 @@ use podherald_core::{
     told::Told,
 };
 use tokio::sync::watch;
+use uuid::Uuid;
 
 pub use live::{Follower, Next};
 pub use sqlite::{Metrics, Options, Sqlite};
@@ -436,6 +437,13 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// As [`Journal::append`], and for a sink that has not subscribed.
     fn advance(&self, sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>>;
+
+    /// Of each of these events, by execution and id: whether every required sink is done with it, so that nobody who must have it
+    /// needs this journal for it. One that is not here is taken to be carried: retention takes no other.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn carried(&self, events: Vec<(String, Uuid)>) -> BoxFuture<'_, Result<Vec<bool>>>;
 
     /// A page of dead letters, newest first. They are kept as long as ended executions are.
     ///

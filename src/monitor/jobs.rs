@@ -399,6 +399,7 @@ impl Monitor {
             mapper::Observation::Told(told) => self.observe_job(uid, job::Observation::Told(told), outcome),
             mapper::Observation::Seen(_)
             | mapper::Observation::Progress { .. }
+            | mapper::Observation::HeldTooLong
             | mapper::Observation::AttemptEnded(_)
             | mapper::Observation::Superseded => {}
         }

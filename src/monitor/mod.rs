@@ -11,6 +11,7 @@ pub mod beginning;
 mod changes;
 pub mod collector;
 mod follow;
+pub mod hold;
 pub mod index;
 mod jobs;
 mod listing;
@@ -107,6 +108,10 @@ pub struct Means {
     pub leads: Leads,
     /// Told once all lists are in: when the oldest object that is there was made.
     pub listed: watch::Sender<Option<Timestamp>>,
+    /// Where it says which pods are to be held or let go.
+    pub hints: mpsc::Sender<hold::Hint>,
+    /// What becomes of those.
+    pub holding: hold::Metrics,
 }
 
 /// The loop and all that it holds.
@@ -138,6 +143,8 @@ pub struct Monitor {
     /// It has taken up what only the leader does.
     is_leading: bool,
     oldest: watch::Sender<Option<Timestamp>>,
+    hints: mpsc::Sender<hold::Hint>,
+    holding: hold::Metrics,
 }
 
 /// The journal is closed: nothing more can be kept.
@@ -159,6 +166,7 @@ struct Inputs {
     answers: Vec<(String, Answer)>,
     heard: Vec<Heard>,
     told: Vec<Told>,
+    overdue: Vec<String>,
     /// The monitor begins to lead.
     takes_over: bool,
     due: Vec<String>,
@@ -167,7 +175,7 @@ struct Inputs {
 impl Monitor {
     /// A monitor that has seen nothing yet. It runs until `stop`.
     pub fn new(options: Options, means: Means, stop: CancellationToken) -> Self {
-        let Means { client, journal, clock, collector, live, metrics, leads, listed } = means;
+        let Means { client, journal, clock, collector, live, metrics, leads, listed, hints, holding } = means;
         Self {
             jobs: Jobs::new(options.job_scopes.clone(), options.pod_scopes.len()),
             live,
@@ -191,6 +199,8 @@ impl Monitor {
             is_leading: leads.now(),
             leads,
             oldest: listed,
+            hints,
+            holding,
         }
     }
 
@@ -207,7 +217,8 @@ impl Monitor {
         }
     }
 
-    async fn follow(mut self, Inbox { pods: mut sightings, mut jobs, mut told }: Inbox) -> Result<(), Error> {
+    async fn follow(mut self, inbox: Inbox) -> Result<(), Error> {
+        let Inbox { pods: mut sightings, mut jobs, mut told, mut overdue } = inbox;
         self.recover().await?;
         let stop = self.stop.clone();
         let mut wishes = self.live.bell();
@@ -227,6 +238,7 @@ impl Monitor {
                 Some(answer) = self.resolutions.join_next() => inputs.answers.extend(finished(answer)),
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
                 Some(one) = told.recv() => inputs.told.push(one),
+                Some(uid) = overdue.recv() => inputs.overdue.push(uid),
                 Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)).await,
                 Ok(()) = wishes.changed() => self.follow_wanted().await,
                 () = sleep_until(wake) => {}

@@ -10,6 +10,7 @@ use std::{
 use podherald_core::{
     event::Draft,
     evidence::Evidence,
+    hold::Wish,
     identity,
     mapper::{self, Observation, Step},
     pod::Pod,
@@ -27,6 +28,7 @@ use super::{
     api::Backoff,
     changes::Changes,
     follow::Heard,
+    hold::{Hint, Target},
     jobs::Kin,
     watcher::Sighting,
     wire::{Facts, Object},
@@ -47,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) closed: Vec<String>,
     /// Pods whose output does not matter any more.
     pub(super) superseded: Vec<String>,
+    /// Pods to be held or let go.
+    holds: Vec<String>,
     /// Jobs that are over, whose pods are to be listed.
     pub(super) confirm: Vec<String>,
 }
@@ -78,6 +82,10 @@ impl Monitor {
         for Heard { uid, run, line } in inputs.heard {
             self.observe(&uid, Observation::Progress { run, line }, &mut outcome);
         }
+        self.wake(&inputs.overdue).await?;
+        for uid in inputs.overdue {
+            self.observe(&uid, Observation::HeldTooLong, &mut outcome);
+        }
         for (uid, collected) in inputs.collected {
             self.observe(&uid, Observation::Collected(collected), &mut outcome);
         }
@@ -104,6 +112,7 @@ impl Monitor {
         for uid in outcome.running {
             self.follow_log(&uid).await;
         }
+        self.hint(&outcome.holds);
         let superseded = outcome.superseded.iter().filter_map(|uid| self.output_to_discard(uid)).collect();
         self.discard(superseded);
         for uid in outcome.closed {
@@ -142,9 +151,39 @@ impl Monitor {
                     outcome.told.push(uid.clone());
                 }
                 outcome.changes.add(&uid, events);
+                outcome.holds.push(uid);
             }
         }
         Ok(())
+    }
+
+    /// Says what is wished of these pods. What nobody takes now, a sweep finds.
+    fn hint(&self, uids: &[String]) {
+        for evidence in uids.iter().filter_map(|uid| self.index.evidence(uid)) {
+            if let Some(hint) = Hint::of(evidence, self.options.policy.hold).filter(|_| self.is_leading) {
+                self.send_hint(hint);
+            }
+        }
+    }
+
+    fn send_hint(&self, hint: Hint) {
+        if self.hints.try_send(hint).is_err() {
+            self.holding.dropped.inc();
+        }
+    }
+
+    /// Lets a pod go of which nothing will ever be told.
+    fn abandon(&self, pod: &Pod) {
+        if pod.is_held && self.is_leading {
+            let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+            tracing::warn!(
+                namespace,
+                name,
+                "it has our finalizer and is none of ours, or long done with: letting it go"
+            );
+            let target = Target { namespace, name, uid: pod.uid.clone() };
+            self.send_hint(Hint { execution_id: String::new(), target, wish: Wish::Abandon });
+        }
     }
 
     /// Fetches those that rest back into the index: they may be gone.
@@ -302,7 +341,7 @@ impl Monitor {
             Admission::Held => {
                 return self.hold(pod, Sighting::Seen { watch, object: pod.clone().into(), is_check });
             }
-            Admission::None => return,
+            Admission::None => return self.abandon(pod),
         }
         // A name is free only when its pod is gone, though nobody may have said so (T16).
         outcome.resolve.extend(namesake);
@@ -411,6 +450,7 @@ impl Monitor {
         }
         self.metrics.observations.inc();
         let is_tick = matches!(observation, Observation::Tick);
+        let is_overdue = matches!(observation, Observation::HeldTooLong);
         let evidence = Arc::make_mut(&mut tracked.evidence);
         let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
         let events = told_by(self.is_leading, evidence, events);
@@ -419,7 +459,22 @@ impl Monitor {
         } else if evidence.is_at_rest() {
             outcome.told.push(uid.to_owned());
         }
+        if is_overdue && changed {
+            self.holding.result_unproven.inc();
+            let Evidence { namespace, name, uid, execution_id, .. } = &*evidence;
+            tracing::error!(
+                namespace,
+                name,
+                uid,
+                execution_id,
+                is_told = evidence.terminal.is_some(),
+                "result_unproven: held for as long as monitor.hold_ceiling allows, let go without proof that its end was taken over"
+            );
+        }
         let is_unsaved = std::mem::take(&mut tracked.unsaved);
+        if changed || is_unsaved {
+            outcome.holds.push(uid.to_owned());
+        }
         if collect && self.is_leading {
             outcome.collect.push(uid.to_owned());
         }

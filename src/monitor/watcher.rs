@@ -92,6 +92,8 @@ pub struct Inbox {
     pub jobs: mpsc::Receiver<Sighting<wire::Job>>,
     /// What another monitor has told.
     pub told: mpsc::Receiver<Told>,
+    /// Pods that were held for as long as may be, by uid.
+    pub overdue: mpsc::Receiver<String>,
 }
 
 /// What to watch.

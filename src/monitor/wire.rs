@@ -9,9 +9,12 @@ mod object;
 use std::{fmt, marker::PhantomData, str::FromStr};
 
 use jiff::Timestamp;
-use podherald_core::pod::{
-    CONDITIONS, Condition, Container, ContainerState, ContainerStatus, JobRef, Labels, Phase, RestartPolicy,
-    RestartRule, Termination,
+use podherald_core::{
+    hold::FINALIZER,
+    pod::{
+        CONDITIONS, Condition, Container, ContainerState, ContainerStatus, JobRef, Labels, Phase, RestartPolicy,
+        RestartRule, Termination,
+    },
 };
 use serde::{
     Deserialize, Deserializer,
@@ -217,7 +220,7 @@ objects! {
     struct RawMeta {
         name: String, namespace: String, uid: String, resource_version: String, creation_timestamp: Time,
         deletion_timestamp: Time, deletion_grace_period_seconds: i64, labels: Entries,
-        annotations: Entries, owner_references: List<RawOwner>,
+        annotations: Entries, owner_references: List<RawOwner>, finalizers: List<String>,
     }
     struct RawOwner { kind: String, name: String, uid: String, controller: bool, }
     struct RawSpec {
@@ -323,6 +326,7 @@ impl Reader {
             let uid = reader.text("metadata.ownerReferences.uid", owner.uid);
             Some(JobRef { name: name?, uid: uid? }).filter(|_| is_controller && is_job)
         });
+        let finalizers = self.list("metadata.finalizers", meta.finalizers, |_, finalizer| Some(finalizer));
         let created = self.time("metadata.creationTimestamp", meta.creation_timestamp);
         let deletion = self.time("metadata.deletionTimestamp", meta.deletion_timestamp);
         let deletion_grace_seconds =
@@ -338,6 +342,7 @@ impl Reader {
             created,
             deletion,
             deletion_grace_seconds,
+            is_held: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             labels,
             annotations,
             job: owners.into_iter().next(),

@@ -102,6 +102,8 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
         ("kube.label_selectors = [\"a b\"]", "kube.label_selectors is [\"a b\"] (wrong.toml), but must be a list"),
         ("http.end_on = \"result\"", "http.end_on is \"result\" (wrong.toml), but must be `auto` or `terminal`"),
         ("logs.max_indexes = 10001", "logs.max_indexes is 10001 (wrong.toml), but must be at most 10000"),
+        ("monitor.hold = \"always\"", "monitor.hold is \"always\" (wrong.toml), but must be"),
+        ("monitor.hold_ceiling = \"0s\"", "monitor.hold_ceiling is \"0s\" (wrong.toml), but must be"),
         ("kube.mode = \"local\"", "kube.mode is \"local\" (wrong.toml), but must be `cluster` or `embedded`"),
         (
             "roles = [\"judge\"]",
@@ -165,7 +167,14 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
 #[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [&["frobnicate"][..], &["--colour"], &["--set", "http.listen"], &["--config"]] {
+    for arguments in [
+        &["frobnicate"][..],
+        &["--colour"],
+        &["--set", "http.listen"],
+        &["--config"],
+        &["finalizers"],
+        &["finalizers", "drop"],
+    ] {
         let (error, code) = refused(&directory, arguments, &[]);
         assert!(error.starts_with("error: "), "{error}");
         assert_eq!(code, 2);

@@ -12,6 +12,7 @@ use podherald::journal::{
 };
 use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// Which appends fail. Shared by all that hold a clone, over restarts too.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,7 @@ pub(crate) struct Faults(Arc<Inner>);
 struct Inner {
     next: AtomicUsize,
     ends: AtomicBool,
+    sinks: AtomicBool,
 }
 
 impl Faults {
@@ -32,6 +34,11 @@ impl Faults {
     /// From now on all with a terminal event, or none of those.
     pub(crate) fn refuse_ends(&self, refuses: bool) {
         self.0.ends.store(refuses, Ordering::SeqCst);
+    }
+
+    /// From now on no sink is done with anything, or all go by themselves again.
+    pub(crate) fn hold_sinks(&self, holds: bool) {
+        self.0.sinks.store(holds, Ordering::SeqCst);
     }
 
     fn meet(&self, changes: &[Change]) -> bool {
@@ -93,6 +100,12 @@ impl Journal for FaultyJournal {
     }
     fn advance(&self, sink: &'static str, cursor: Cursor, dead: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>> {
         self.inner.advance(sink, cursor, dead)
+    }
+    fn carried(&self, events: Vec<(String, Uuid)>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        if self.faults.0.sinks.load(Ordering::SeqCst) {
+            return Box::pin(async move { Ok(vec![false; events.len()]) });
+        }
+        self.inner.carried(events)
     }
     fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>> {
         self.inner.dead_letters(query)

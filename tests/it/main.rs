@@ -14,6 +14,7 @@ mod credentials;
 mod faulty_journal;
 #[path = "../real/herald.rs"]
 mod herald;
+mod hold;
 mod inside;
 mod jobs;
 mod leadership;

@@ -135,6 +135,10 @@ async fn the_role_allows_what_podherald_needs_and_nothing_else() {
         if rule.resources.iter().flatten().all(|resource| resource.starts_with("selfsubject")) {
             continue;
         }
+        // What deploy/hold.yaml gives besides.
+        if rule.resources.iter().flatten().eq(["pods"]) && rule.verbs == ["patch"] {
+            continue;
+        }
         let changes = rule.verbs.iter().find(|verb| !["get", "list", "watch"].contains(&verb.as_str()));
         assert_eq!(changes, None, "{rule:?}");
     }

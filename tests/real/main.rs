@@ -12,6 +12,7 @@ mod crash;
 mod faults;
 mod full_disk;
 mod herald;
+mod hold;
 mod inbox;
 mod jobs;
 mod kafka;

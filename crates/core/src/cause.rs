@@ -464,6 +464,9 @@ pub(crate) fn facts(evidence: &Evidence) -> Vec<String> {
     if evidence.deletion.is_some() {
         facts.push("deletion was requested".to_owned());
     }
+    if let Some(at) = evidence.result_unproven {
+        facts.push(format!("result_unproven: let go at {at}, held for as long as may be"));
+    }
     if let Some(gone) = &evidence.gone {
         facts.push(if gone.deleted { "pod deleted".to_owned() } else { "pod not found".to_owned() });
     }

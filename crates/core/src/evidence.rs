@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     event::{Cause, Draft, Exit, Oom},
+    hold::Hold,
     identity::Marks,
     output::Collected,
     pod::{Container, Labels, Phase, RestartPolicy, Termination},
@@ -127,6 +128,12 @@ pub struct Evidence {
     pub amendments: u32,
     /// Which of the non-terminal events were made.
     pub emitted: Emitted,
+    /// How the pod stands with our finalizer.
+    #[serde(default, skip_serializing_if = "Hold::is_free")]
+    pub hold: Hold,
+    /// It was held for as long as may be, and is let go though nobody has proven to have its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_unproven: Option<Timestamp>,
     /// Events that were made while another monitor leads, and that nobody has told yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Draft>,
@@ -192,6 +199,8 @@ impl Evidence {
             progress: None,
             amendments: 0,
             emitted: Emitted::default(),
+            hold: Hold::default(),
+            result_unproven: None,
             untold: Vec::new(),
         }
     }
@@ -243,6 +252,7 @@ impl Evidence {
             () if self.conflict => MonitorState::Conflict,
             () if self.has_output() => MonitorState::Ended,
             () if self.ending.is_some() => MonitorState::Collecting,
+            () if self.hold == Hold::Unheld => MonitorState::Unheld,
             () => MonitorState::Tracked,
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     cause::{self, Decision, decide, facts},
     event::{Cause, CauseClass, ContainerSummary, Draft, Metadata, Payload, Slot, StreamSummary, Terminal, event_id},
     evidence::{Born, Ending, Evidence, Gone, MainState, Outcome, Subject},
+    hold,
     identity::{self, Marked},
     job::indexes,
     merge::{choose_main, merge},
@@ -32,6 +33,8 @@ pub struct Policy {
     pub unschedulable_deadline: Option<SignedDuration>,
     /// Of an Indexed Job, the outputs of the indexes below this are kept.
     pub max_indexes: u32,
+    /// Foreign pods are held until their end is told.
+    pub hold: bool,
     /// `metadata.service_name` of the events.
     pub service_name: String,
     /// `metadata.service_version` of the events.
@@ -49,6 +52,7 @@ impl Default for Policy {
             config_error_grace: SignedDuration::from_secs(120),
             unschedulable_deadline: None,
             max_indexes: 100,
+            hold: false,
             service_name: "pod-monitor".to_owned(),
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             environment: "development".to_owned(),
@@ -83,6 +87,8 @@ pub enum Observation<'a> {
     Superseded,
     /// Another monitor has told this.
     Told(&'a Told),
+    /// It was held for as long as may be.
+    HeldTooLong,
 }
 
 /// What follows from an observation.
@@ -123,6 +129,7 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
     match observation {
         Observation::Seen(seen) => {
             step.changed = merge(evidence, seen, &policy.container, now);
+            step.changed |= hold::note(evidence, seen, policy.hold);
             pod = Some(seen);
         }
         Observation::Gone { deleted } => {
@@ -135,6 +142,10 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         Observation::Progress { run, line } => progress = Some((run, line)),
         Observation::Collected(output) => collected = Some(*output),
         Observation::Told(told) => step.changed = told::note(evidence, told),
+        Observation::HeldTooLong => {
+            step.changed = evidence.result_unproven.is_none();
+            evidence.result_unproven.get_or_insert(now);
+        }
         Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
         Observation::Superseded => {
             let keeps_output = indexes::keeps_output(evidence, policy);

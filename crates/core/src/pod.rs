@@ -42,6 +42,9 @@ pub struct Pod {
     /// `metadata.deletionGracePeriodSeconds`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_seconds: Option<i64>,
+    /// `metadata.finalizers` has ours.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_held: bool,
     /// `metadata.labels`.
     #[serde(skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,

@@ -76,6 +76,8 @@ impl Life {
             progress: None,
             amendments: 0,
             emitted: Emitted::default(),
+            hold: podherald_core::hold::Hold::default(),
+            result_unproven: None,
             untold: Vec::new(),
         };
         Self { evidence, amendments: 0 }

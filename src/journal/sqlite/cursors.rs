@@ -1,8 +1,9 @@
 //! How far each sink has come.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use uuid::Uuid;
 
-use super::{dead_letters, fault::Fault, schema};
+use super::{dead_letters, fault::Fault, reader::Read, schema};
 use crate::journal::{Cursor, DeadLetter, Subscription};
 
 /// Takes these sinks up, and lets all others go. What is so already is not written: a start must not need room on a full
@@ -70,6 +71,21 @@ fn move_with(db: &mut Connection, sink: &str, cursor: Cursor, letters: &[DeadLet
 pub(super) fn hold(db: &Connection) -> Result<Option<u64>, Fault> {
     let mut select = db.prepare_cached("SELECT min(position) FROM cursors WHERE required = 1")?;
     Ok(select.query_row([], |row| row.get(0))?)
+}
+
+/// See [`crate::journal::Journal::carried`].
+pub(super) fn carried(db: &Connection, events: &[(String, Uuid)]) -> Read<Vec<bool>> {
+    let least: Option<u64> =
+        db.query_row("SELECT min(position) FROM cursors WHERE required = 1", [], |row| row.get(0))?;
+    let mut select = db.prepare_cached(
+        "SELECT position FROM events WHERE event_id = ?2 AND execution = (SELECT key FROM executions WHERE execution_id = ?1)",
+    )?;
+    let mut carried = Vec::with_capacity(events.len());
+    for (execution, id) in events {
+        let position: Option<u64> = select.query_row(params![execution, id.as_bytes()], |row| row.get(0)).optional()?;
+        carried.push(position.zip(least).is_none_or(|(position, least)| position <= least));
+    }
+    Ok(carried)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     Adopted, Audit, Bounds, Change, Cursor, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Follower,
@@ -262,6 +263,10 @@ impl Journal for Sqlite {
 
     fn advance(&self, sink: &'static str, cursor: Cursor, dead_letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<()>> {
         self.ask(move |done| Request::Advance { sink, cursor, dead_letters, done }).boxed()
+    }
+
+    fn carried(&self, events: Vec<(String, Uuid)>) -> BoxFuture<'_, Result<Vec<bool>>> {
+        self.readers.read("read how far events were carried", move |db| cursors::carried(db, &events)).boxed()
     }
 
     fn dead_letters(&self, query: DeadLetterQuery) -> BoxFuture<'_, Result<Vec<ListedLetter>>> {

@@ -29,7 +29,7 @@ use crate::journal::{
 /// Reads at the same time; the rest waits.
 const CONNECTIONS: usize = 4;
 
-type Read<T> = std::result::Result<T, Fault>;
+pub(super) type Read<T> = std::result::Result<T, Fault>;
 
 /// The connections that read.
 pub(super) struct Readers {
