@@ -104,7 +104,7 @@ fn how_a_pod_stands_follows_the_newest_look_and_no_late_one() {
 fn a_patch_names_all_that_it_goes_by_and_leaves_the_rest_alone() {
     let other = "example.com/other".to_owned();
     let ours = FINALIZER.to_owned();
-    let both = [other.clone(), ours.clone()];
+    let both = [other, ours];
     let marks = Marks { uid: "u", version: "5", finalizers: None, is_annotated: true, is_deleted: false };
     let test = |path: &str, value: &str| json!({"op": "test", "path": path, "value": value});
     let (uid, version) = (test("/metadata/uid", "u"), test("/metadata/resourceVersion", "5"));
