@@ -69,7 +69,7 @@ impl Election {
             told,
             metrics: metrics.clone(),
             clock: clock.clone(),
-            last_lease: Mutex::default(),
+            leases: Mutex::default(),
         };
         let succession = Succession::new(signs.clone(), listed.subscribe(), predecessor, metrics);
         let part = Part { leads: succession.telling(), told: told_inbox, listed };

@@ -65,8 +65,8 @@ pub struct Predecessor {
     pub metrics: Metrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
-    /// The uid of the Lease for which it was read last.
-    pub last_lease: Mutex<Option<String>>,
+    /// The uids of the Lease, which may have been made anew: what was published for one before is still of it.
+    pub leases: Mutex<BTreeSet<String>>,
 }
 
 struct Context(Trouble);
@@ -127,17 +127,15 @@ impl Predecessor {
         let way = way.with_secret(password.as_deref());
         let mut places = self.journal.places().await.map_err(|error| Fault(error.to_string()))?;
         let mut oldest = oldest;
-        if self
-            .last_lease
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(lease.to_owned())
-            .is_some_and(|last| last != lease)
-        {
-            // Made anew. What was published for it before that was noticed was left out.
-            places.clear();
-            oldest = self.clock.now();
-        }
+        let leases = {
+            let mut known = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.insert(lease.to_owned()) && known.len() > 1 {
+                // Made anew. What was published for it before that was noticed was left out.
+                places.clear();
+                oldest = self.clock.now();
+            }
+            known.clone()
+        };
         let from = oldest.saturating_sub(MARGIN).unwrap_or(Timestamp::MIN).as_millisecond();
         let names = Names::new(&self.options.topic_prefix);
         let timeout = self.options.timeout;
@@ -150,10 +148,16 @@ impl Predecessor {
         let [first, second, third] = open;
         let opened = |joined: Result<_, tokio::task::JoinError>| joined.map_err(|error| Fault(error.to_string()));
         let mut readers = [opened(first.await)??, opened(second.await)??, opened(third.await)??];
-        self.work(lease, until, &mut readers, &way).await
+        self.work(&leases, until, &mut readers, &way).await
     }
 
-    async fn work(&self, lease: &str, until: Until, readers: &mut [Reader; 3], way: &Way) -> Result<(), Fault> {
+    async fn work(
+        &self,
+        leases: &BTreeSet<String>,
+        until: Until,
+        readers: &mut [Reader; 3],
+        way: &Way,
+    ) -> Result<(), Fault> {
         let mut batch = Batch::default();
         loop {
             let is_at_end = readers.iter().all(Reader::is_at_end);
@@ -175,7 +179,7 @@ impl Predecessor {
             match received {
                 Ok(message) => {
                     reader.remove(&message.partition());
-                    self.take(&message, lease, &mut batch);
+                    self.take(&message, leases, &mut batch);
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
                     reader.insert(partition);
@@ -188,12 +192,13 @@ impl Predecessor {
         }
     }
 
-    fn take(&self, message: &BorrowedMessage<'_>, lease: &str, batch: &mut Batch) {
+    fn take(&self, message: &BorrowedMessage<'_>, leases: &BTreeSet<String>, batch: &mut Batch) {
         batch.since.get_or_insert_with(Instant::now);
         let (topic, partition, offset) = (message.topic().to_owned(), message.partition(), message.offset());
         batch.places.push(Place { topic, partition, next: offset + 1 });
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        if !headers.into_iter().any(|header| header.key == LEASE_HEADER && header.value == Some(lease.as_bytes())) {
+        let lease = headers.into_iter().find(|header| header.key == LEASE_HEADER).and_then(|header| header.value);
+        if !leases.iter().any(|known| lease == Some(known.as_bytes())) {
             return;
         }
         let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
