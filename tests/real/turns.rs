@@ -1,5 +1,5 @@
 //! Two podheralds before one cluster and one Kafka, each with a disk of its own: one leads, and whatever becomes of it, the other
-//! goes on where Kafka stands. Nothing is lost, and nothing is there twice.
+//! goes on where Kafka stands. Nothing is lost, and what is there twice has the same id.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +31,8 @@ use crate::{
 };
 
 const LEASE: &str = "podherald/podherald";
+/// Events of the pods that a leader has under way when it fails.
+const UNDER_WAY: usize = 10 * 7;
 /// How long a leader may be silent here.
 const DURATION: Duration = Duration::from_secs(3);
 
@@ -52,13 +54,15 @@ struct World<'a> {
     broker: &'static Broker,
     prefix: String,
     roles: &'static str,
+    /// Events that a leader that fails may leave to be told again, at most: those of the pods that it had under way.
+    repeats: usize,
     ids: Vec<String>,
 }
 
 impl<'a> World<'a> {
     async fn new(cluster: &'a Cluster) -> Self {
         let (namespace, broker) = (cluster.namespace().await, Broker::shared().await);
-        Self { namespace, broker, prefix: prefix(), roles: "api,monitor", ids: Vec::new() }
+        Self { namespace, broker, prefix: prefix(), roles: "api,monitor", repeats: 0, ids: Vec::new() }
     }
 
     async fn start(&self, kubeconfig: &Path) -> Member {
@@ -133,14 +137,21 @@ impl<'a> World<'a> {
             sleep(POLL).await;
         };
         let mut told: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut repeats = 0;
         for message in &consumed {
             let id = message.json()["event_id"].as_str().unwrap().to_owned();
-            let again = told.insert(id.clone(), message.bytes.to_vec());
-            assert!(again.is_none(), "{id} is there twice: {consumed:#?}");
+            // Readers keep the first.
+            if told.contains_key(&id) {
+                repeats += 1;
+            } else {
+                told.insert(id, message.bytes.to_vec());
+            }
         }
+        assert!(repeats <= self.repeats, "{repeats} events are there twice: {consumed:#?}");
         for id in &self.ids {
             let of_id = || consumed.iter().filter(|message| message.key == *id).map(Consumed::json);
-            assert_eq!(of_id().filter(ends).count(), 1, "{:#?}", of_id().collect::<Vec<_>>());
+            let ends: BTreeSet<String> = of_id().filter(ends).map(|event| event["event_id"].to_string()).collect();
+            assert_eq!(ends.len(), 1, "{:#?}", of_id().collect::<Vec<_>>());
             let types: BTreeSet<_> = of_id().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect();
             for must in ["pod_scheduled", "execution_started", "pod_running", "execution_running", "pod_terminated"] {
                 assert!(types.contains(must), "{id} lacks {must}: {types:?}");
@@ -275,7 +286,7 @@ async fn who_stands_by_shows_what_the_leader_tells_reads_no_log_and_takes_over_a
 async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World::new(&cluster).await;
+    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     // In the midst of lives.
     world.create(10, in_the_midst).await;
@@ -296,7 +307,7 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not()
 async fn a_leader_that_was_asleep_can_publish_nothing_more() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World::new(&cluster).await;
+    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(10, in_the_midst).await;
     one.herald.signal(Signal::STOP);
@@ -315,7 +326,7 @@ async fn a_leader_that_was_asleep_can_publish_nothing_more() {
 async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World::new(&cluster).await;
+    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
     let place = TempDir::new().unwrap();
     world.broker.script(&["start", "toxiproxy"]);
     let (_, server) = kubeconfig_by_way_of("nowhere", &cluster, &place);
@@ -338,7 +349,7 @@ async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
 async fn both_may_store_results_and_one_tells_of_them() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World { roles: "api,monitor,result_processor", ..World::new(&cluster).await };
+    let mut world = World { roles: "api,monitor,result_processor", repeats: UNDER_WAY, ..World::new(&cluster).await };
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(4, in_the_midst).await;
     for id in &world.ids {
@@ -352,15 +363,17 @@ async fn both_may_store_results_and_one_tells_of_them() {
         other.herald.result(id).await;
     }
     world.assert_complete(&[&other.herald]).await;
-    let stored = world.consumed().await.into_iter().filter(|message| message.json()["event_type"] == "result_stored");
-    assert_eq!(stored.count(), world.ids.len());
+    let consumed = world.consumed().await.into_iter().map(|message| message.json());
+    let stored = consumed.filter(|event| event["event_type"] == "result_stored");
+    let stored: BTreeSet<String> = stored.map(|event| event["result_of"].to_string()).collect();
+    assert_eq!(stored.len(), world.ids.len());
 }
 
 #[tokio::test]
 async fn a_lease_that_is_made_anew_costs_nothing_and_the_next_leader_knows_all() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World::new(&cluster).await;
+    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     let leases: Api<Lease> = Api::namespaced(cluster.admin.clone(), "podherald");
     leases.delete("podherald", &DeleteParams::default()).await.unwrap();
