@@ -2,7 +2,7 @@
 //! goes on where Kafka stands. Nothing is lost, and what is there twice has the same id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -141,10 +141,9 @@ impl<'a> World<'a> {
         for message in &consumed {
             let id = message.json()["event_id"].as_str().unwrap().to_owned();
             // Readers keep the first.
-            if told.contains_key(&id) {
-                repeats += 1;
-            } else {
-                told.insert(id, message.bytes.to_vec());
+            match told.entry(id) {
+                Entry::Occupied(_) => repeats += 1,
+                Entry::Vacant(first) => drop(first.insert(message.bytes.to_vec())),
             }
         }
         assert!(repeats <= self.repeats, "{repeats} events are there twice: {consumed:#?}");
