@@ -4,7 +4,7 @@
 //! read (`read_committed`). Of one execution, events come in by two topics; those that come in together are put in their writer's order.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -267,6 +267,11 @@ fn open(
         return Err(KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition));
     };
     let partitions: Vec<i32> = found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+    // Before the times are asked for: what comes in between must not be passed.
+    let mut ends = BTreeMap::new();
+    for partition in &partitions {
+        ends.insert(*partition, consumer.fetch_watermarks(topic, *partition, timeout)?.1);
+    }
     let mut asked = TopicPartitionList::new();
     for partition in &partitions {
         asked.add_partition_offset(topic, *partition, Offset::Offset(from))?;
@@ -279,8 +284,7 @@ fn open(
             Some(place) => Offset::Offset(place.next),
             None => match by_time.find_partition(topic, *partition).map(|found| found.offset()) {
                 Some(offset @ Offset::Offset(_)) => offset,
-                // As it is now, not when it is first fetched.
-                _ => Offset::Offset(consumer.fetch_watermarks(topic, *partition, timeout)?.1),
+                _ => Offset::Offset(ends[partition]),
             },
         };
         assigned.add_partition_offset(topic, *partition, offset)?;
