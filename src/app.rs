@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     election::{Election, Part},
     options::{collector_options, job_scopes, kafka_options, pod_scopes, redis_options},
+    roles::Cursors,
 };
 use crate::{
     blob::{self, Blobs},
@@ -25,7 +26,7 @@ use crate::{
     embedded,
     health::{Readiness, Role},
     http,
-    journal::{self, Cursor, Journal, Subscription},
+    journal::{self, Journal, Subscription},
     live_output::{self, LiveOutputs},
     lock::{self, Acquired, DataDir},
     monitor::{
@@ -255,7 +256,7 @@ impl Server {
                 parts.start_monitor(&client, &live, part);
             }
             if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResourceCleaner)) {
-                cleaner = Some(parts.start_cleaner(&client, store, cursors.get(2).copied()).await?);
+                cleaner = Some(parts.start_cleaner(&client, store, &cursors).await?);
             }
         }
         parts.start_retention();
@@ -462,7 +463,7 @@ impl Parts<'_> {
         &mut self,
         webhooks: &[Arc<webhook::Endpoint>],
         election: Option<Election>,
-    ) -> Result<Vec<Cursor>, Error> {
+    ) -> Result<Cursors, Error> {
         let mut sinks: Vec<(Subscription, Arc<dyn Sink>)> = Vec::new();
         let mut shared = None;
         if let Some(options) = kafka_options(self.config) {
@@ -482,9 +483,10 @@ impl Parts<'_> {
             sinks.push((endpoint.subscription(), endpoint.clone()));
         }
         // Without any, too: retention must know that it waits for nobody.
-        let all = sinks.iter().map(|(of, _)| of.clone()).chain(self.groups()).collect();
+        let groups = self.groups();
+        let all = sinks.iter().map(|(of, _)| of.clone()).chain(groups.iter().cloned()).collect();
         let mut cursors = self.journal.subscribe(all).await?;
-        let of_groups = cursors.split_off(sinks.len());
+        let of_groups = groups.iter().map(|group| group.sink).zip(cursors.split_off(sinks.len())).collect();
         let mut progress = Vec::new();
         for ((of, sink), cursor) in sinks.into_iter().zip(cursors) {
             let is_shared = of.sink == kafka::NAME;

@@ -1,6 +1,6 @@
 //! The roles around the monitor, wired.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use podherald_core::topic::Topic;
 use tokio::sync::mpsc;
@@ -37,12 +37,14 @@ const GROUPS: [Subscription; 2] = [
 /// The same of the cleaner. What retention took before it, its sweep finds.
 const CLEANER: Subscription = Subscription { sink: resource_cleaner::GROUP, required: false };
 
+/// How far the groups that read the journal have come, by their names.
+pub(super) type Cursors = HashMap<&'static str, Cursor>;
+
 /// A role, and what it is given.
 struct Part {
     role: Role,
     work: Arc<dyn Work>,
     topics: Vec<Topic>,
-    cursor: Option<Cursor>,
 }
 
 impl Parts<'_> {
@@ -81,8 +83,8 @@ impl Parts<'_> {
         Ok(Some(Arc::new(store)))
     }
 
-    /// Starts those that store what comes of executions. Of the groups that read the journal these are the cursors, in their order.
-    pub(super) async fn start_roles(&mut self, store: &Arc<dyn Store>, cursors: &[Cursor]) -> Result<(), Error> {
+    /// Starts those that store what comes of executions.
+    pub(super) async fn start_roles(&mut self, store: &Arc<dyn Store>, cursors: &Cursors) -> Result<(), Error> {
         let metrics = self.role_metrics.clone();
         let role = Role::ResultProcessor;
         let processor = ResultProcessor {
@@ -92,31 +94,25 @@ impl Parts<'_> {
             clock: self.clock.clone(),
         };
         let parts = [
-            Part {
-                role,
-                work: Arc::new(processor),
-                topics: vec![Topic::ExecutionEvents],
-                cursor: cursors.first().copied(),
-            },
+            Part { role, work: Arc::new(processor), topics: vec![Topic::ExecutionEvents] },
             Part {
                 role,
                 work: Arc::new(EventStore { store: store.clone() }),
                 topics: vec![Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
-                cursor: cursors.get(1).copied(),
             },
         ];
         for part in parts {
-            self.start_role(part, &metrics).await?;
+            self.start_role(part, cursors, &metrics).await?;
         }
         Ok(())
     }
 
-    /// Starts the one that tidies up. `cursor`: of its group, where it reads the journal.
+    /// Starts the one that tidies up.
     pub(super) async fn start_cleaner(
         &mut self,
         client: &kube::Client,
         store: &Arc<dyn Store>,
-        cursor: Option<Cursor>,
+        cursors: &Cursors,
     ) -> Result<Arc<ResourceCleaner>, Error> {
         let (roles, role) = (self.role_metrics.clone(), Role::ResourceCleaner);
         let metrics = resource_cleaner::metrics::Metrics::default();
@@ -124,8 +120,8 @@ impl Parts<'_> {
         let options = cleaner_options(self.config);
         let cleaner =
             Arc::new(ResourceCleaner::new(client.clone(), options, store.clone(), self.clock.clone(), metrics));
-        let part = Part { role, work: cleaner.clone(), topics: vec![Topic::ExecutionResults], cursor };
-        self.start_role(part, &roles).await?;
+        let part = Part { role, work: cleaner.clone(), topics: vec![Topic::ExecutionResults] };
+        self.start_role(part, cursors, &roles).await?;
         let probed = roles.clone();
         let probe = move || probed.trouble(resource_cleaner::SWEEP).map_or(Ok(()), Err);
         self.readiness.register(role, resource_cleaner::SWEEP, Arc::new(probe));
@@ -146,11 +142,12 @@ impl Parts<'_> {
 
     async fn start_role(
         &mut self,
-        Part { role, work, topics, cursor }: Part,
+        Part { role, work, topics }: Part,
+        cursors: &Cursors,
         metrics: &worker::metrics::Metrics,
     ) -> Result<(), Error> {
         let group = work.name();
-        let inbox: Box<dyn Inbox> = match (cursor, kafka_options(self.config)) {
+        let inbox: Box<dyn Inbox> = match (cursors.get(group).copied(), kafka_options(self.config)) {
             (None, Some(options)) => {
                 Box::new(inbox::kafka::Kafka::join(&options, group, &topics).await.map_err(Error::Inbox)?)
             }

@@ -88,8 +88,6 @@ struct Reader {
     /// Only its end takes it away.
     consumer: Option<StreamConsumer<Context>>,
     partitions: usize,
-    /// Partitions of which nothing more is there.
-    at_end: BTreeSet<i32>,
 }
 
 impl Drop for Reader {
@@ -103,10 +101,6 @@ impl Drop for Reader {
 impl Reader {
     fn consumer(&self) -> &StreamConsumer<Context> {
         self.consumer.as_ref().expect("it has not ended")
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.at_end.len() == self.partitions
     }
 }
 
@@ -147,20 +141,23 @@ impl Predecessor {
         });
         let [first, second, third] = open;
         let opened = |joined: Result<_, tokio::task::JoinError>| joined.map_err(|error| Fault(error.to_string()));
-        let mut readers = [opened(first.await)??, opened(second.await)??, opened(third.await)??];
-        self.work(&leases, until, &mut readers, &way).await
+        let readers = [opened(first.await)??, opened(second.await)??, opened(third.await)??];
+        self.work(&leases, until, &readers, &way).await
     }
 
     async fn work(
         &self,
         leases: &BTreeSet<String>,
         until: Until,
-        readers: &mut [Reader; 3],
+        readers: &[Reader; TOPICS.len()],
         way: &Way,
     ) -> Result<(), Fault> {
         let mut batch = Batch::default();
+        // Of each topic the partitions of which nothing more is there.
+        let mut ended = [const { BTreeSet::new() }; TOPICS.len()];
+        let [one, other, third] = readers.each_ref().map(Reader::consumer);
         loop {
-            let is_at_end = readers.iter().all(Reader::is_at_end);
+            let is_at_end = readers.iter().zip(&ended).all(|(reader, ended)| ended.len() == reader.partitions);
             let is_due = batch.since.is_some_and(|since| since.elapsed() >= LINGER);
             if batch.places.len() >= BATCH || is_due || (is_at_end && !batch.places.is_empty()) {
                 self.adopt(std::mem::take(&mut batch)).await?;
@@ -169,20 +166,19 @@ impl Predecessor {
                 return Ok(());
             }
             let due = batch.since.map(|since| since + LINGER);
-            let [one, other, third] = readers;
-            let (reader, received) = tokio::select! {
-                received = one.consumer.as_ref().expect("it has not ended").recv() => (&mut one.at_end, received),
-                received = other.consumer.as_ref().expect("it has not ended").recv() => (&mut other.at_end, received),
-                received = third.consumer.as_ref().expect("it has not ended").recv() => (&mut third.at_end, received),
+            let (topic, received) = tokio::select! {
+                received = one.recv() => (0, received),
+                received = other.recv() => (1, received),
+                received = third.recv() => (2, received),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
             };
             match received {
                 Ok(message) => {
-                    reader.remove(&message.partition());
+                    ended[topic].remove(&message.partition());
                     self.take(&message, leases, &mut batch);
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    reader.insert(partition);
+                    ended[topic].insert(partition);
                 }
                 Err(error) => {
                     let trouble = readers.iter().find_map(|reader| reader.consumer().context().0.get());
@@ -290,5 +286,5 @@ fn open(
         assigned.add_partition_offset(topic, *partition, offset)?;
     }
     consumer.assign(&assigned)?;
-    Ok(Reader { consumer: Some(consumer), partitions: partitions.len(), at_end: BTreeSet::new() })
+    Ok(Reader { consumer: Some(consumer), partitions: partitions.len() })
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use podherald_core::event::{Draft, Event, Metadata, Payload, Slot, StorageType, StoredResult, event_id};
+use podherald_core::{
+    event::{Draft, Event, Metadata, Payload, Slot, StorageType, StoredResult, event_id},
+    mapper::result_uri,
+};
 
 use super::{Failure, Work, metrics::Metrics};
 use crate::{
@@ -92,7 +95,7 @@ fn stored(event: &Event, with_output: bool) -> Option<Draft> {
     let payload = Payload::ResultStored(StoredResult {
         result_of: event.event_id,
         storage_type: StorageType::Database,
-        storage_path: format!("{}?attempt={attempt}", path(execution_id)),
+        storage_path: result_uri(execution_id, *attempt),
         size_bytes: (terminal.stdout.len() + terminal.stderr.len()) as u64,
         status: podherald_core::execution::Status::after(&event.payload)?,
         exit: terminal.exit,
@@ -115,12 +118,6 @@ fn stored(event: &Event, with_output: bool) -> Option<Draft> {
         },
         payload,
     })
-}
-
-/// Where podherald serves it.
-fn path(execution_id: &str) -> String {
-    let output = podherald_core::mapper::output_uri(execution_id);
-    output.strip_suffix("/output").map_or_else(|| output.clone(), |base| format!("{base}/result"))
 }
 
 impl Work for ResultProcessor {

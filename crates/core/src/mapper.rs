@@ -468,6 +468,15 @@ fn in_place_of_stderr(ending: &Ending, stdout: &Captured) -> Captured {
 
 /// Where the whole output of an execution is served.
 pub fn output_uri(execution_id: &str) -> String {
+    execution_uri(execution_id) + "/output"
+}
+
+/// Where the stored result of an attempt is served.
+pub fn result_uri(execution_id: &str, attempt: u32) -> String {
+    format!("{}/result?attempt={attempt}", execution_uri(execution_id))
+}
+
+fn execution_uri(execution_id: &str) -> String {
     let mut path = String::from("/executions/");
     for byte in execution_id.bytes() {
         match byte {
@@ -475,7 +484,7 @@ pub fn output_uri(execution_id: &str) -> String {
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
-    path + "/output"
+    path
 }
 
 fn summary(status: &ContainerStatus) -> ContainerSummary {
