@@ -1,5 +1,5 @@
 //! Two podheralds before one cluster and one Kafka, each with a disk of its own: one leads, and whatever becomes of it, the other
-//! goes on where Kafka stands. Nothing is lost, and what is there twice has the same id.
+//! goes on where Kafka stands. Nothing is lost, and nothing is there twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -31,7 +31,7 @@ use crate::{
 };
 
 const LEASE: &str = "podherald/podherald";
-/// Events of the pods that a leader has under way when it fails.
+/// Events that two may tell where the Lease itself was deleted: until its next look the old leader does not know.
 const UNDER_WAY: usize = 10 * 7;
 /// How long a leader may be silent here.
 const DURATION: Duration = Duration::from_secs(3);
@@ -54,7 +54,7 @@ struct World<'a> {
     broker: &'static Broker,
     prefix: String,
     roles: &'static str,
-    /// Events that a leader that fails may leave to be told again, at most: those of the pods that it had under way.
+    /// Events that may be there twice, at most.
     repeats: usize,
     ids: Vec<String>,
 }
@@ -285,7 +285,7 @@ async fn who_stands_by_shows_what_the_leader_tells_reads_no_log_and_takes_over_a
 async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
+    let mut world = World::new(&cluster).await;
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     // In the midst of lives.
     world.create(10, in_the_midst).await;
@@ -306,7 +306,7 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_tells_what_it_had_not()
 async fn a_leader_that_was_asleep_can_publish_nothing_more() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
+    let mut world = World::new(&cluster).await;
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(10, in_the_midst).await;
     one.herald.signal(Signal::STOP);
@@ -325,7 +325,7 @@ async fn a_leader_that_was_asleep_can_publish_nothing_more() {
 async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World { repeats: UNDER_WAY, ..World::new(&cluster).await };
+    let mut world = World::new(&cluster).await;
     let place = TempDir::new().unwrap();
     world.broker.script(&["start", "toxiproxy"]);
     let (_, server) = kubeconfig_by_way_of("nowhere", &cluster, &place);
@@ -348,7 +348,7 @@ async fn a_leader_that_does_not_reach_the_api_server_lets_go() {
 async fn both_may_store_results_and_one_tells_of_them() {
     let cluster = Cluster::shared().await;
     let _alone = office(&cluster).await;
-    let mut world = World { roles: "api,monitor,result_processor", repeats: UNDER_WAY, ..World::new(&cluster).await };
+    let mut world = World { roles: "api,monitor,result_processor", ..World::new(&cluster).await };
     let (one, other) = world.leader_and_next(&cluster.kubeconfig()).await;
     world.create(4, in_the_midst).await;
     for id in &world.ids {
