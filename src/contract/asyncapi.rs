@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use podherald_core::{
+    about,
     cloud_event::{ATTRIBUTES, DATA_CONTENT_TYPE},
     evaluation::{self, Began, Ended},
     topic::Topic,
@@ -224,6 +225,7 @@ fn headers(event_type: &str) -> Value {
     // Tracers look for it without the prefix of CloudEvents, so it is written twice.
     properties.insert("traceparent".to_owned(), properties["ce_traceparent"].clone());
     properties.insert("content-type".to_owned(), json!({"type": "string", "const": DATA_CONTENT_TYPE}));
-    let required: Vec<&String> = properties.keys().collect();
+    let required: Vec<String> = properties.keys().cloned().collect();
+    properties.extend(about::ATTRIBUTES.into_iter().map(attribute));
     json!({"type": "object", "required": required, "properties": properties})
 }

@@ -89,11 +89,12 @@ impl Journaled {
             return Some(Arrival::Passed { place: self.place.clone(), next: record.position + 1 });
         }
         let record = self.page.pop_front()?;
+        let header = |(name, value)| (format!("ce_{name}"), Some(Bytes::from(value)));
         Some(Arrival::Message(Incoming {
             place: self.place.clone(),
             offset: record.position,
             key: Some(Bytes::copy_from_slice(record.execution_id.as_bytes())),
-            headers: Vec::new(),
+            headers: record.about.attributes().into_iter().map(header).collect(),
             payload: Some(record.bytes.clone()),
         }))
     }

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use podherald_core::cloud_event::Envelope;
+use podherald_core::{about::About, cloud_event::Envelope};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -150,6 +150,8 @@ pub struct Message {
     pub event_type: Arc<str>,
     /// `execution_id`.
     pub execution_id: Arc<str>,
+    /// Which pod it is about.
+    pub about: About,
     /// The event's JSON.
     pub bytes: Bytes,
     /// How often it has been given, with this time.
@@ -201,5 +203,11 @@ fn read(incoming: &Incoming) -> Result<Message, String> {
     let (event_id, event_type) = (envelope.event_id, Arc::from(&*envelope.event_type));
     let execution_id = Arc::from(&*envelope.execution_id);
     let (place, offset) = (incoming.place.clone(), incoming.offset);
-    Ok(Message { event_id, event_type, execution_id, bytes, tries: 0, place, offset })
+    let mut about = About::default();
+    for (name, value) in &incoming.headers {
+        if let (Some(name), Some(value)) = (name.strip_prefix("ce_"), value) {
+            about.read(name, value);
+        }
+    }
+    Ok(Message { event_id, event_type, execution_id, about, bytes, tries: 0, place, offset })
 }

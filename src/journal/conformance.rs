@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use podherald_core::{
+    about::About,
     event::{Draft, Event, Slot},
     execution::{Execution, Status},
     told::Told,
@@ -56,6 +57,7 @@ macro_rules! suite {
             what_other_roles_tell_is_numbered_kept_and_shown_before_and_after_there_is_a_pod,
             what_another_monitor_has_published_is_shown_as_it_was,
             of_an_event_that_is_known_it_is_only_noted_that_it_was_told,
+            what_is_to_come_in_order_waits_for_what_comes_before_it,
             another_monitor_may_have_counted_an_attempt_first,
             every_attempt_is_ended_live_or_unaccounted_for,
             a_closed_journal_says_so,
@@ -150,7 +152,7 @@ pub(crate) async fn records_read_back_equal_those_that_followers_heard(journal: 
         }
     }
     assert_eq!(read, journal.execution_events("e".into(), 0, 10).await.unwrap());
-    assert_eq!(read[0].labels.get("team").map(String::as_str), Some("blue"));
+    assert_eq!(read[0].about.labels.get("team").map(String::as_str), Some("blue"));
 }
 
 pub(crate) async fn a_follower_of_one_execution_hears_only_of_it(journal: &dyn Journal) {
@@ -452,11 +454,12 @@ pub(crate) async fn what_other_roles_tell_is_numbered_kept_and_shown_before_and_
     journal.tell(vec![of_role(2), of_role(3)]).await.unwrap();
     journal.tell(vec![]).await.unwrap();
     let records = journal.execution_events("e".into(), 0, 9).await.unwrap();
-    let told = |record: &Arc<Record>| (record.source.starts_with("role:"), record.seq, record.namespace.to_string());
+    let told = |record: &Arc<Record>| (record.source.starts_with("role:"), record.seq, record.about.namespace.clone());
     let told: Vec<_> = records.iter().map(told).collect();
     let (role, monitor) = (true, false);
-    let expected = [(role, 1, ""), (role, 2, ""), (monitor, 1, "lab"), (monitor, 2, "lab"), (role, 3, "lab")];
-    assert_eq!(told, expected.map(|(who, seq, namespace)| (who, seq, namespace.to_owned())));
+    let lab = || Some("lab".to_owned());
+    let expected = [(role, 1, None), (role, 2, None), (monitor, 1, lab()), (monitor, 2, lab()), (role, 3, lab())];
+    assert_eq!(told, expected);
     for record in &records {
         assert!(matches!(follower.try_next(), Some(Next::Record(heard)) if heard == *record));
     }
@@ -471,7 +474,7 @@ fn published(change: &Change) -> Vec<Adopted> {
     let number = |(seq, draft): (u64, &Draft)| {
         let event = draft.clone().number("pod-monitor:other", seq);
         let bytes = event.to_bytes().into();
-        Adopted { event, bytes }
+        Adopted { event, bytes, about: About::default(), in_order: false }
     };
     (1..).zip(&*change.events).map(number).collect()
 }
@@ -501,6 +504,43 @@ pub(crate) async fn what_another_monitor_has_published_is_shown_as_it_was(journa
     assert_eq!(journal.execution_events("e".into(), 0, 9).await.unwrap().len(), adopted.len());
     let known = journal.known(vec![("u".to_owned(), "e".to_owned())]).await.unwrap().remove(0);
     assert_eq!(known.told, adopted.iter().map(|adopted| Told::of(&adopted.event)).collect::<Vec<_>>());
+}
+
+pub(crate) async fn what_is_to_come_in_order_waits_for_what_comes_before_it(journal: &dyn Journal) {
+    let mut pod = Pod::new("e", "u", 1);
+    let changes = [pod.schedule(at(1)), pod.start(at(2)), pod.end(at(3), 0, "out")];
+    let drafts: Vec<_> = changes.iter().flat_map(|change| change.events.iter().cloned()).collect();
+    let about = About {
+        namespace: Some("lab".to_owned()),
+        labels: [("team".to_owned(), "blue".to_owned())].into_iter().collect(),
+        pod_uid: Some("u".to_owned()),
+    };
+    let published: Vec<_> = (1..)
+        .zip(drafts)
+        .map(|(seq, draft)| {
+            let event = draft.number("pod-monitor:other", seq);
+            Adopted { bytes: event.to_bytes().into(), event, about: about.clone(), in_order: true }
+        })
+        .collect();
+    let id = |adopted: &Adopted| adopted.event.event_id;
+    let early = journal.adopt(vec![published[1].clone(), published[3].clone()], vec![place(0, 4)]).await.unwrap();
+    assert_eq!(early, [id(&published[1]), id(&published[3])]);
+    assert_eq!(journal.execution("e".into()).await.unwrap(), None, "nothing is known of it");
+    assert_eq!(ids(journal, all()).await, [""; 0]);
+    let early =
+        journal.adopt(vec![published[3].clone(), published[0].clone(), published[1].clone()], vec![]).await.unwrap();
+    assert_eq!(early, [id(&published[3])]);
+    let regardless = Adopted { in_order: false, ..published[3].clone() };
+    assert!(journal.adopt(vec![regardless, published[2].clone()], vec![]).await.unwrap().is_empty());
+    let records = journal.execution_events("e".into(), 0, 9).await.unwrap();
+    assert_eq!(records.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 4, 3]);
+    assert!(records.iter().all(|record| *record.about == about), "{records:?}");
+    let execution = journal.execution("e".into()).await.unwrap().unwrap();
+    assert_eq!(
+        (execution.status, &*execution.pods[0].uid, &*execution.labels["team"]),
+        (Status::Completed, "u", "blue")
+    );
+    assert_eq!(ids(journal, ExecutionQuery { namespace: Some("lab".into()), ..all() }).await, ["e"]);
 }
 
 pub(crate) async fn of_an_event_that_is_known_it_is_only_noted_that_it_was_told(journal: &dyn Journal) {

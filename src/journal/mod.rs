@@ -19,10 +19,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use podherald_core::{
+    about::About,
     event::{Draft, Event},
     evidence::Evidence,
     execution::{Execution, Status, VersionVector},
-    pod::Labels,
     told::Told,
 };
 use tokio::sync::watch;
@@ -101,6 +101,10 @@ pub struct Adopted {
     pub event: Event,
     /// How it says it, which is kept.
     pub bytes: Bytes,
+    /// Which pod it is about; counts as long as that pod was never seen here.
+    pub about: About,
+    /// Only if it follows on what is here of its source: what came before it may still come.
+    pub in_order: bool,
 }
 
 /// How far a partition of a topic was read for [`Journal::adopt`].
@@ -130,10 +134,8 @@ pub struct Record {
     pub position: u64,
     /// Whose event.
     pub execution_id: Arc<str>,
-    /// Namespace of the pod.
-    pub namespace: Arc<str>,
-    /// Labels of the pod, for filters.
-    pub labels: Arc<Labels>,
+    /// Which pod it is about.
+    pub about: Arc<About>,
     /// `event_type`.
     pub event_type: &'static str,
     /// Which attempt.
@@ -364,11 +366,11 @@ pub trait Journal: Send + Sync + 'static {
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>>;
 
     /// Takes over what another monitor has published, in order, and how far it was read, in one transaction. Each keeps its bytes, its source and its
-    /// number. Of what is known already it is noted that it was told.
+    /// number. Of what is known already it is noted that it was told. Gives the ids of those that are to come in order and do not yet.
     ///
     /// # Errors
     /// As [`Journal::append`].
-    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>>;
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
     /// How far was read what others publish; empty before the first [`Journal::adopt`].
     ///

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use podherald_core::{event::Event, told::Told, topic::Topic};
+use podherald_core::{about::About, event::Event, told::Told, topic::Topic};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{Consumer, ConsumerContext, StreamConsumer},
@@ -193,14 +193,21 @@ impl Predecessor {
         let (topic, partition, offset) = (message.topic().to_owned(), message.partition(), message.offset());
         batch.places.push(Place { topic, partition, next: offset + 1 });
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let lease = headers.into_iter().find(|header| header.key == LEASE_HEADER).and_then(|header| header.value);
+        let (mut lease, mut about) = (None, About::default());
+        for header in headers {
+            match header.key.strip_prefix("ce_") {
+                Some(name) => about.read(name, header.value.unwrap_or_default()),
+                None if header.key == LEASE_HEADER => lease = header.value,
+                None => {}
+            }
+        }
         if !leases.iter().any(|known| lease == Some(known.as_bytes())) {
             return;
         }
         let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
         match serde_json::from_slice::<Event>(&bytes) {
             // Its own too: it may have died before it noted that they are there.
-            Ok(event) => batch.events.push(Adopted { event, bytes }),
+            Ok(event) => batch.events.push(Adopted { event, bytes, about, in_order: false }),
             Err(error) => {
                 self.metrics.unreadable.inc();
                 let topic = message.topic();

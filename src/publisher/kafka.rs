@@ -85,8 +85,7 @@ impl Numbers {
         Record {
             position: place,
             execution_id: event.execution_id.as_str().into(),
-            namespace: "".into(),
-            labels: Arc::default(),
+            about: Arc::default(),
             event_type: event.payload.event_type(),
             attempt: event.attempt,
             source: source.into(),

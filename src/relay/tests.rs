@@ -79,7 +79,7 @@ impl World {
             let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
             let adopted = (1..).zip(drafts).map(|(seq, draft)| {
                 let event = draft.number("pod-monitor:other", seq);
-                Adopted { bytes: event.to_bytes().into(), event }
+                Adopted { bytes: event.to_bytes().into(), event, about: Default::default(), in_order: false }
             });
             self.journal.adopt(adopted.collect(), vec![]).await.unwrap();
         }

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use podherald_core::event::{Draft, Metadata, Payload, Slot, event_id};
+use podherald_core::{
+    about::About,
+    event::{Draft, Metadata, Payload, Slot, event_id},
+};
 
 use super::{Frames, Record, Sink};
 
@@ -69,8 +72,7 @@ pub(crate) fn record(position: u64, message: &str) -> Arc<Record> {
     Arc::new(Record {
         position,
         execution_id: "e".into(),
-        namespace: "lab".into(),
-        labels: Arc::default(),
+        about: Arc::new(About { namespace: Some("lab".to_owned()), ..About::default() }),
         event_type: "execution_progress",
         attempt: 1,
         source: "test".into(),

@@ -91,7 +91,7 @@ impl Run {
     fn of(mut self, user_id: &str, namespace: &str, labels: &[(&str, &str)]) -> Self {
         self.user_id = Some(user_id.to_owned());
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.about = About { namespace: Some(namespace.to_owned()), labels };
+        self.about = About { namespace: Some(namespace.to_owned()), labels, pod_uid: Some("u".to_owned()) };
         self
     }
 
@@ -216,9 +216,13 @@ pub(crate) async fn events_are_kept_as_they_were_and_folded(store: &dyn Store) {
     let found = store.execution("e".to_owned()).await.unwrap().unwrap();
     let mut expected = Execution::new("e");
     for arrival in &arrivals {
-        expected.apply(&serde_json::from_slice(&arrival.bytes).unwrap());
+        let event = serde_json::from_slice(&arrival.bytes).unwrap();
+        expected.apply(&event);
+        expected.learn(&arrival.about, &event);
     }
-    expected.labels = [("team".to_owned(), "blue".to_owned())].into();
+    assert_eq!(expected.labels, [("team".to_owned(), "blue".to_owned())].into());
+    let pods: Vec<_> = expected.pods.iter().map(|pod| (&*pod.namespace, &*pod.uid)).collect();
+    assert_eq!(pods, [("lab", "u")]);
     assert_eq!(found.execution, expected);
     assert_eq!((expected.stdout.as_deref(), expected.stderr.as_deref()), (Some("out"), Some("err")));
     assert_eq!((expected.times.scheduled, expected.times.started), (Some(at(1)), Some(at(2))));
@@ -473,7 +477,8 @@ pub(crate) async fn whatever_programs_print_and_people_name_is_read_back_as_it_w
     for n in 0..40 {
         let (name, labels, user, bytes, printed) = strategy.new_tree(&mut runner).unwrap().current();
         let id = format!("{n}{name}");
-        let about = About { namespace: Some(name.clone()), labels: labels.clone() };
+        let about =
+            About { namespace: Some(name.clone()), labels: labels.clone().into_iter().collect(), pod_uid: None };
         let mut run = Run { user_id: Some(user.clone()), about, ..Run::new(&id, 1) };
         let end = run.end(1, &printed);
         store.append(vec![arrival(&run.about, &end.to_bytes().into())]).await.unwrap();

@@ -5,8 +5,7 @@
 //! dead letter by its offset, and what is known stays as it is. What an execution is, is folded by
 //! [`podherald_core::execution`] alone, from whatever comes in whatever order ([`projection`]).
 //!
-//! Events are all that a store is told: an [`Execution`] of a store names no pods, and its labels are those that came
-//! [`About`] an event.
+//! Events, and which pods they are [`About`], are all that a store is told: its [`Execution`]s know nothing else.
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -22,6 +21,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use podherald_core::{
+    about::About,
     cloud_event::Envelope,
     event::{Event, Terminal},
     execution::{Execution, Status},
@@ -77,15 +77,6 @@ pub enum Error {
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What is known of an execution beside its events.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
-    /// Of its pods.
-    pub namespace: Option<String>,
-    /// Of its first pod.
-    pub labels: BTreeMap<String, String>,
-}
-
 /// An event that is to be kept, and where it was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
@@ -93,7 +84,7 @@ pub struct Arrival {
     pub place: Place,
     /// Rising within its place.
     pub offset: u64,
-    /// Counts until something is known.
+    /// Which pod it is about.
     pub about: About,
     /// `event_id`.
     pub event_id: Uuid,

@@ -10,7 +10,7 @@ use podherald_core::{
 };
 use uuid::Uuid;
 
-use super::{About, Arrival, Attempt, Cursor, Found, Watermarks};
+use super::{Arrival, Attempt, Cursor, Found, Watermarks};
 
 /// An execution as it is kept: without its inline output, which is that of the event that ended it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,20 +44,14 @@ impl Projection {
         let before = self.clone();
         let watermark = self.watermarks.entry(arrival.place.clone()).or_default();
         *watermark = arrival.offset.saturating_add(1).max(*watermark);
-        self.learn(&arrival.about);
+        if self.namespace.is_none() {
+            self.namespace.clone_from(&arrival.about.namespace);
+        }
         if let Some(event) = &arrival.event {
             self.fold(event);
+            self.execution.learn(&arrival.about, event);
         }
         *self != before
-    }
-
-    fn learn(&mut self, about: &About) {
-        if self.namespace.is_none() {
-            self.namespace.clone_from(&about.namespace);
-        }
-        if self.execution.labels.is_empty() {
-            self.execution.labels.clone_from(&about.labels);
-        }
     }
 
     fn fold(&mut self, event: &Event) {

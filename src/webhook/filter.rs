@@ -31,19 +31,22 @@ impl Filter {
 
     pub(super) fn admits(&self, record: &Record) -> bool {
         let is_status = |status| self.statuses.contains(&status);
+        let is_of = |namespace: &String| self.namespaces.contains(namespace);
         (self.events.is_empty() || self.events.contains(&record.event_type))
             && (self.statuses.is_empty() || record.status.is_some_and(is_status))
-            && (self.namespaces.is_empty() || self.namespaces.iter().any(|namespace| **namespace == *record.namespace))
+            && (self.namespaces.is_empty() || record.about.namespace.as_ref().is_some_and(is_of))
             && self
                 .labels
                 .iter()
-                .all(|(key, value)| record.labels.get(key.as_str()).is_some_and(|has| **has == **value))
+                .all(|(key, value)| record.about.labels.get(key.as_str()).is_some_and(|has| **has == **value))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
 
     use super::*;
     use crate::{config::Config, sink::conformance::record};
@@ -52,7 +55,7 @@ mod tests {
     fn an_event_passes_if_it_is_what_each_list_asks() {
         let mut event = Record::clone(&record(1, ""));
         event.status = Some(Status::Failed);
-        event.labels = std::sync::Arc::new([("app".to_owned(), "runner".to_owned())].into_iter().collect());
+        Arc::make_mut(&mut event.about).labels.insert("app".to_owned(), "runner".to_owned());
         let progress = Record { status: None, ..event.clone() };
         for (key, value, passes, passes_without_status) in [
             ("events", "", true, true),

@@ -7,7 +7,7 @@ use futures::{FutureExt, future::BoxFuture};
 use super::{Failure, Work};
 use crate::{
     inbox::Message,
-    store::{About, Arrival, Store},
+    store::{Arrival, Store},
 };
 
 /// Its consumer group.
@@ -21,8 +21,8 @@ pub struct EventStore {
 
 impl EventStore {
     async fn keep(&self, message: &Message) -> Result<(), Failure> {
-        let Message { place, offset, bytes, .. } = message;
-        let arrival = Arrival::read(place.clone(), *offset, About::default(), bytes.clone()).map_err(Failure::Unfit)?;
+        let Message { place, offset, about, bytes, .. } = message;
+        let arrival = Arrival::read(place.clone(), *offset, about.clone(), bytes.clone()).map_err(Failure::Unfit)?;
         self.store.append(vec![arrival]).await.map_err(|error| Failure::Away(error.to_string()))?;
         Ok(())
     }

@@ -93,6 +93,7 @@ fn message(event: &Event) -> Message {
         event_id: event.event_id,
         event_type: event.payload.event_type().into(),
         execution_id: event.execution_id.as_str().into(),
+        about: Default::default(),
         bytes: event.to_bytes().into(),
         tries: 1,
         place: Place { topic: "execution_events".into(), partition: 0 },

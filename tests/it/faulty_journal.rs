@@ -65,7 +65,7 @@ impl Journal for FaultyJournal {
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
         self.inner.tell(events)
     }
-    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>> {
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<Vec<Uuid>>> {
         self.inner.adopt(events, places)
     }
     fn places(&self) -> BoxFuture<'_, Result<Vec<Place>>> {

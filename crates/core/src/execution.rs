@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    about::About,
     event::{Cause, ErrorType, Event, Exit, Oom, Output, Payload, ResourceUsage},
     evidence::Evidence,
     pod::Phase,
@@ -293,6 +294,36 @@ impl Execution {
         }
     }
 
+    /// Takes in whom an event is about, where there is no evidence of it.
+    pub fn learn(&mut self, about: &About, event: &Event) {
+        if self.labels.is_empty() {
+            self.labels = about.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        let (Some(namespace), Some(uid)) = (&about.namespace, &about.pod_uid) else { return };
+        let (name, node_name, phase) = match &event.payload {
+            Payload::PodScheduled { pod_name, node_name } => (pod_name, node_name.clone(), Phase::Pending),
+            Payload::PodRunning { pod_name, .. } => (pod_name, None, Phase::Running),
+            Payload::PodTerminated { pod_name, exit_code: Some(0), .. } => (pod_name, None, Phase::Succeeded),
+            Payload::PodTerminated { pod_name, .. } => (pod_name, None, Phase::Failed),
+            _ => return,
+        };
+        let summary = PodSummary {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            node_name,
+            phase,
+            attempt: event.attempt,
+        };
+        let Some(known) = self.pods.iter_mut().find(|pod| pod.uid == summary.uid) else {
+            return self.pods.push(summary);
+        };
+        known.node_name = known.node_name.take().or(summary.node_name);
+        if progress(summary.phase) > progress(known.phase) {
+            known.phase = summary.phase;
+        }
+    }
+
     /// Takes in one event. Events of earlier attempts and repeated ones change nothing but the version vector.
     pub fn apply(&mut self, event: &Event) {
         let is_repeated = self.as_of.covers(&event.source, event.seq);
@@ -380,6 +411,15 @@ impl Execution {
             as_of: std::mem::take(&mut self.as_of),
             ..Self::default()
         };
+    }
+}
+
+/// How far a pod is in its life: of several looks the furthest counts, whatever their order.
+fn progress(phase: Phase) -> u8 {
+    match phase {
+        Phase::Pending | Phase::Unknown => 0,
+        Phase::Running => 1,
+        Phase::Succeeded | Phase::Failed => 2,
     }
 }
 

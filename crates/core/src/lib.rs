@@ -3,8 +3,9 @@
 //! In reading order: [`pod`] is what is seen, [`evidence`] what is kept of it, [`mapper`] turns the one into the other
 //! and into [`event`]s, `cause` says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
 //! folds it all into what a user asks for. [`evaluation`] says an event in the words of older systems, [`cloud_event`] in
-//! those of CloudEvents; [`told`] is what another monitor was faster with; [`hold`] keeps a pod until its end is told; [`topic`] knows where it is published.
+//! those of CloudEvents; [`told`] is what another monitor was faster with; [`about`] which pod an event is about; [`hold`] keeps a pod until its end is told; [`topic`] knows where it is published.
 
+pub mod about;
 mod cause;
 pub mod cloud_event;
 pub mod evaluation;

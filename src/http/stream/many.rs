@@ -32,8 +32,8 @@ impl Filter {
     pub(in crate::http) fn admits(&self, record: &Record) -> bool {
         (self.executions.is_empty() || self.executions.iter().any(|id| **id == *record.execution_id))
             && (self.statuses.is_empty() || record.status.is_some_and(|status| self.statuses.contains(&status)))
-            && self.namespace.as_deref().is_none_or(|namespace| namespace == &*record.namespace)
-            && self.labels.iter().all(|(key, value)| record.labels.get(key) == Some(value))
+            && (self.namespace.is_none() || self.namespace == record.about.namespace)
+            && self.labels.iter().all(|(key, value)| record.about.labels.get(key) == Some(value))
     }
 
     fn query(&self) -> ExecutionQuery {

@@ -13,10 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use podherald_core::{
+    about::About,
     event::{Draft, Event},
     evidence::Evidence,
     execution::{Execution, Status},
-    pod::Labels,
 };
 use rusqlite::{
     Connection, OptionalExtension, ToSql, params,
@@ -67,8 +67,7 @@ struct Projection {
 struct Whose {
     /// [`schema::NO_POD`] before there is one.
     pod: i64,
-    namespace: Arc<str>,
-    labels: Arc<Labels>,
+    about: Arc<About>,
 }
 
 /// A numbered event on its way into the file.
@@ -133,11 +132,7 @@ impl Ledger {
             if is_known(db, projection.key, draft)? {
                 continue;
             }
-            let whose = whose.get_or_insert_with(|| Whose {
-                pod,
-                namespace: evidence.namespace.as_str().into(),
-                labels: Arc::new(evidence.labels.clone()),
-            });
+            let whose = whose.get_or_insert_with(|| Whose { pod, about: Arc::new(about(evidence)) });
             let source = source(&mut self.sources, &self.epoch, &draft.metadata.service_name);
             turn.records.push(projection.add(db, draft, source, &id, whose)?);
         }
@@ -163,21 +158,46 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes over an event that another monitor has published. After an error the transaction must not be committed.
-    pub(super) fn adopt(&mut self, db: &Connection, turn: &mut Turn, adopted: &Adopted) -> Result<(), Fault> {
+    /// Takes over an event that another monitor has published; false if it is too early for that. After an error the transaction
+    /// must not be committed.
+    pub(super) fn adopt(&mut self, db: &Connection, turn: &mut Turn, adopted: &Adopted) -> Result<bool, Fault> {
         let event = &adopted.event;
+        if adopted.in_order && !self.follows(db, turn, event)? {
+            return Ok(false);
+        }
         let id = self.open(db, turn, &event.execution_id, "")?;
         let projection = turn.open.get_mut(&id).expect("the line before opened it");
         if !projection.takes(event.attempt) || is_known_as_told(db, projection.key, event.event_id)? {
-            return Ok(());
+            return Ok(true);
         }
-        let whose = whose(db, &event.execution_id, event.attempt)?;
+        let mut whose = whose(db, &event.execution_id, event.attempt)?;
         let attempt = projection.execution.attempt;
+        if whose.pod == schema::NO_POD {
+            whose.about = Arc::new(adopted.about.clone());
+            if let Some(namespace) = &adopted.about.namespace {
+                projection.settle_in(db, namespace)?;
+            }
+        }
         let source = event.source.as_str().into();
         let entry = Entry { event, source, bytes: adopted.bytes.clone(), told: true };
         turn.records.push(projection.enter(db, entry, &id, &whose)?);
+        if whose.pod == schema::NO_POD {
+            projection.execution.learn(&adopted.about, event);
+        }
         projection.take_output(attempt);
-        Ok(())
+        Ok(true)
+    }
+
+    /// True if all that its source said before of the execution is here.
+    fn follows(&mut self, db: &Connection, turn: &mut Turn, event: &Event) -> Result<bool, Fault> {
+        let Some(before) = event.seq.checked_sub(1).filter(|before| *before > 0) else { return Ok(true) };
+        // Opening one that is not known would make it known.
+        let sql = "SELECT 1 FROM executions WHERE execution_id = ?1";
+        if !turn.open.contains_key(&*event.execution_id) && !db.prepare_cached(sql)?.exists([&event.execution_id])? {
+            return Ok(false);
+        }
+        let id = self.open(db, turn, &event.execution_id, "")?;
+        Ok(turn.open[&id].execution.as_of.covers(&event.source, before))
     }
 
     /// Writes every execution of the turn, once.
@@ -303,8 +323,7 @@ impl Projection {
         let mut record = Record {
             position: 0,
             execution_id: id.clone(),
-            namespace: whose.namespace.clone(),
-            labels: whose.labels.clone(),
+            about: whose.about.clone(),
             event_type: event.payload.event_type(),
             attempt: event.attempt,
             source,
@@ -449,20 +468,30 @@ fn upsert_evidence(db: &Connection, evidence: &Evidence) -> Result<(i64, bool), 
     }
 }
 
+fn about(evidence: &Evidence) -> About {
+    About {
+        namespace: Some(evidence.namespace.clone()),
+        labels: evidence.labels.clone(),
+        pod_uid: evidence.subject.job().is_none().then(|| evidence.uid.clone()),
+    }
+}
+
 /// The latest pod of the event's attempt, or of the execution.
 fn whose(db: &Connection, execution_id: &str, attempt: u32) -> Result<Whose, Fault> {
-    let latest = "SELECT id, namespace, labels FROM evidence WHERE execution_id = ?1 AND conflict = 0
+    let latest = "SELECT id, namespace, labels, uid, is_pod FROM evidence WHERE execution_id = ?1 AND conflict = 0
         ORDER BY attempt = ?2 DESC, id DESC LIMIT 1";
     let found = db
         .prepare_cached(latest)?
         .query_row(params![execution_id, attempt], |row| {
-            Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            let uid = row.get::<_, bool>(4)?.then(|| row.get(3)).transpose()?;
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?, uid))
         })
         .optional()?;
-    let Some((pod, namespace, labels)) = found else {
-        return Ok(Whose { pod: schema::NO_POD, namespace: "".into(), labels: Arc::default() });
+    let Some((pod, namespace, labels, pod_uid)) = found else {
+        return Ok(Whose { pod: schema::NO_POD, about: Arc::default() });
     };
-    Ok(Whose { pod, namespace: namespace.into(), labels: Arc::new(serde_json::from_str(&labels)?) })
+    let about = About { namespace: Some(namespace), labels: serde_json::from_str(&labels)?, pod_uid };
+    Ok(Whose { pod, about: Arc::new(about) })
 }
 
 /// Asked before, since an insert that is ignored would still use up a position.
@@ -479,9 +508,10 @@ fn is_known_as_told(db: &Connection, execution: i64, event_id: Uuid) -> Result<b
 
 fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
     let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
+    let about = (pod == schema::NO_POD && *record.about != About::default()).then(|| json(&*record.about));
     db.prepare_cached(
         "INSERT INTO events (event_id, execution, pod, event_type, attempt, source, seq, status, terminal, version,
-             body, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             body, told, about) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         event_id.as_bytes(),
@@ -495,7 +525,8 @@ fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), r
         record.status.is_some_and(Status::is_terminal),
         Json(&version),
         Json(&record.bytes),
-        record.told
+        record.told,
+        about.as_deref().map(Json)
     ])?;
     Ok(u64::try_from(db.last_insert_rowid()).expect("positions are counted from 1"))
 }

@@ -28,7 +28,7 @@ use std::{
     },
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use podherald_core::{event::Draft, evidence::Evidence, execution::Execution};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -139,7 +139,7 @@ impl Sqlite {
         self.ended.cancelled().await;
     }
 
-    fn append_work(&self, work: Work) -> BoxFuture<'_, Result<()>> {
+    fn append_work(&self, work: Work) -> BoxFuture<'_, Result<Vec<Uuid>>> {
         self.ask(|done| Request::Append(Append { work, done })).boxed()
     }
 
@@ -206,17 +206,17 @@ impl Journal for Sqlite {
         if changes.is_empty() {
             return futures::future::ok(()).boxed();
         }
-        self.append_work(Work::Changes(changes))
+        self.append_work(Work::Changes(changes)).map_ok(drop).boxed()
     }
 
     fn tell(&self, events: Vec<Draft>) -> BoxFuture<'_, Result<()>> {
         if events.is_empty() {
             return futures::future::ok(()).boxed();
         }
-        self.append_work(Work::Told(events))
+        self.append_work(Work::Told(events)).map_ok(drop).boxed()
     }
 
-    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<()>> {
+    fn adopt(&self, events: Vec<Adopted>, places: Vec<Place>) -> BoxFuture<'_, Result<Vec<Uuid>>> {
         self.append_work(Work::Adopted(events, places))
     }
 

@@ -8,13 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use podherald_core::{
+    about::About,
     event::{EVENT_TYPES, Event},
     evidence::Evidence,
     execution::{Execution, Status},
-    pod::Labels,
     told::Told,
 };
-use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, named_params, params, types::ValueRef};
 use serde::{
     Deserialize,
     de::{DeserializeOwned, IntoDeserializer, value},
@@ -190,7 +190,7 @@ fn executions_of(db: &Connection, query: &ExecutionQuery, status: Option<Status>
 
 const RECORD: &str = "SELECT position,
         coalesce(evidence.execution_id, (SELECT execution_id FROM executions WHERE key = execution)), event_type, events.attempt, source, seq, status, version,
-        events.body, pod, namespace, labels, told
+        events.body, pod, namespace, labels, told, uid, is_pod, about
     FROM events LEFT JOIN evidence ON evidence.id = events.pod";
 
 pub(super) fn execution_events(db: &Connection, id: &str, after: u64, limit: usize) -> Read<Vec<Arc<Record>>> {
@@ -228,21 +228,15 @@ fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: us
     let mut shared = |text: String| texts.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
     while let Some(row) = rows.next()? {
         let pod: i64 = row.get(9)?;
-        let (namespace, labels) = match pods.get(&pod) {
-            Some(known) => known,
-            None if pod == schema::NO_POD => pods.entry(pod).or_insert((shared(String::new()), Arc::default())),
-            None => {
-                let namespace: Option<String> = row.get(10)?;
-                let namespace =
-                    namespace.ok_or_else(|| Fault::Row(format!("an event names pod {pod}, which is lost")))?;
-                pods.entry(pod).or_insert((shared(namespace), Arc::new(parse::<Labels>(row, 11)?)))
-            }
+        let about = match pods.get(&pod) {
+            Some(known) => Arc::clone(known),
+            None if pod == schema::NO_POD => own_about(row)?,
+            None => pods.entry(pod).or_insert(Arc::new(about(row, pod)?)).clone(),
         };
         records.push(Arc::new(Record {
             position: row.get(0)?,
             execution_id: shared(row.get(1)?),
-            namespace: namespace.clone(),
-            labels: labels.clone(),
+            about,
             event_type: event_type(text(row, 2)?)?,
             attempt: row.get(3)?,
             source: shared(row.get(4)?),
@@ -259,6 +253,21 @@ fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: us
         }
     }
     Ok(records)
+}
+
+/// Of an event whose pod was never seen here.
+fn own_about(row: &Row<'_>) -> Read<Arc<About>> {
+    Ok(match row.get_ref(15)? {
+        ValueRef::Null => Arc::default(),
+        _ => Arc::new(parse(row, 15)?),
+    })
+}
+
+fn about(row: &Row<'_>, pod: i64) -> Read<About> {
+    let namespace: Option<String> = row.get(10)?;
+    let lost = || Fault::Row(format!("an event names pod {pod}, which is lost"));
+    let pod_uid = row.get::<_, bool>(14)?.then(|| row.get(13)).transpose()?;
+    Ok(About { namespace: Some(namespace.ok_or_else(lost)?), labels: parse(row, 11)?, pod_uid })
 }
 
 pub(super) fn pods(db: &Connection, query: &PodQuery) -> Read<Vec<Evidence>> {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `meta` | a fact of the journal | `format`, `epoch`, `floor` |
 //! | `evidence` | a pod, or a Job | `id` in the order of first sight; `body` is the record |
-//! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` (0: none yet) and its `execution` |
+//! | `events` | an event | `body` is the one rendering; what is missing is that of its `pod` (0: none was seen; `about` says what is known of it) and its `execution` |
 //! | `executions` | an execution | `key` in the order of first sight; `body` is the projection without the output |
 //! | `outputs` | the inline output of an execution | apart, so that lists and later changes need not touch it |
 //! | `cursors` | how far a sink has come | those that are no longer configured stay, not `required` |
@@ -22,14 +22,15 @@ use super::fault::Fault;
 use crate::journal::{Error, Place, Result};
 
 /// The newest format that this program reads and the one it writes.
-const FORMAT: i64 = 6;
+const FORMAT: i64 = 7;
 /// Formats that are brought up to date when they are opened, each by what leads to the next.
-const MIGRATIONS: [(i64, &str); 5] = [
+const MIGRATIONS: [(i64, &str); 6] = [
     (1, "ALTER TABLE evidence ADD COLUMN is_pod INTEGER NOT NULL DEFAULT 1"),
     (2, CURSORS),
     (3, DEAD_LETTERS),
     (4, "ALTER TABLE events ADD COLUMN told INTEGER NOT NULL DEFAULT 0"),
     (5, PLACES),
+    (6, "ALTER TABLE events ADD COLUMN about TEXT"),
 ];
 /// `pod` of an event that was told before its execution had a pod.
 pub(super) const NO_POD: i64 = 0;
@@ -110,7 +111,8 @@ const TABLES: &str = "
         terminal INTEGER NOT NULL,
         version TEXT NOT NULL,
         body TEXT NOT NULL,
-        told INTEGER NOT NULL DEFAULT 0
+        told INTEGER NOT NULL DEFAULT 0,
+        about TEXT
     ) STRICT;
     CREATE UNIQUE INDEX events_by_execution ON events (execution, event_id);
 

@@ -14,6 +14,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     Shared, cursors,
@@ -51,7 +52,8 @@ pub(super) enum Request {
 /// What becomes durable together.
 pub(super) struct Append {
     pub(super) work: Work,
-    pub(super) done: oneshot::Sender<Result<()>>,
+    /// Told which were not, since they came too early.
+    pub(super) done: oneshot::Sender<Result<Vec<Uuid>>>,
 }
 
 /// What is to be appended.
@@ -180,11 +182,11 @@ impl Writer {
             return;
         }
         match self.commit(&group) {
-            Ok(turn) => {
+            Ok((turn, early)) => {
                 crash::at(crash::Point::Commit);
                 self.shared.live.publish(&turn.records, turn.changed);
-                for append in group {
-                    let _ = append.done.send(Ok(()));
+                for (append, early) in group.into_iter().zip(early) {
+                    let _ = append.done.send(Ok(early));
                 }
             }
             Err(fault) if group.len() == 1 => {
@@ -201,18 +203,23 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: &[Append]) -> std::result::Result<Turn, Fault> {
+    fn commit(&mut self, group: &[Append]) -> std::result::Result<(Turn, Vec<Vec<Uuid>>), Fault> {
         let started = Instant::now();
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut turn = Turn::default();
-        for append in group {
+        let mut early = vec![Vec::new(); group.len()];
+        for (append, early) in group.iter().zip(&mut early) {
             match &append.work {
                 Work::Changes(changes) => {
                     changes.iter().try_for_each(|change| self.ledger.apply(&tx, &mut turn, change))?;
                 }
                 Work::Told(drafts) => drafts.iter().try_for_each(|draft| self.ledger.tell(&tx, &mut turn, draft))?,
                 Work::Adopted(events, places) => {
-                    events.iter().try_for_each(|event| self.ledger.adopt(&tx, &mut turn, event))?;
+                    for adopted in events {
+                        if !self.ledger.adopt(&tx, &mut turn, adopted)? {
+                            early.push(adopted.event.event_id);
+                        }
+                    }
                     schema::keep_places(&tx, places)?;
                 }
             }
@@ -231,7 +238,7 @@ impl Writer {
         metrics.group_size.observe(group.len() as f64);
         metrics.events.inc_by(turn.records.len() as u64);
         self.shared.wrote(used_bytes);
-        Ok(turn)
+        Ok((turn, early))
     }
 
     fn subscribe(&mut self, sinks: &[Subscription]) -> Result<Vec<Cursor>> {

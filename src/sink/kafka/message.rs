@@ -50,6 +50,8 @@ impl Message {
             }
             headers.push((format!("ce_{name}"), value.into_owned().into_bytes()));
         }
+        let about = record.about.attributes();
+        headers.extend(about.into_iter().map(|(name, value)| (format!("ce_{name}"), value.into_bytes())));
         headers.extend(lease.map(|lease| (LEASE_HEADER.to_owned(), lease.as_bytes().to_vec())));
         let (key, payload) = (record.execution_id.clone(), record.bytes.clone());
         Ok(Self { position: record.position, topic: topics.of(topic), key, headers, payload })
@@ -126,7 +128,8 @@ mod tests {
                 "ce_sequence",
                 "ce_partitionkey",
                 "traceparent",
-                "ce_traceparent"
+                "ce_traceparent",
+                "ce_namespace"
             ]
         );
         let dead = message.dead("too large", &Names::new("lab."));

@@ -178,6 +178,7 @@ fn stored(end: &Event, status: Status) -> Message {
         event_id: event.event_id,
         event_type: "result_stored".into(),
         execution_id: event.execution_id.as_str().into(),
+        about: Default::default(),
         bytes: Bytes::from(serde_json::to_vec(&event).unwrap()),
         tries: 1,
         place: Found { topic: "execution_results".into(), partition: 0 },

@@ -116,7 +116,7 @@ async fn a_journal_from_before_there_were_jobs_is_brought_up_to_date() {
     let path = dir.path().join("journal.db");
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
-        "ALTER TABLE evidence DROP COLUMN is_pod; DROP TABLE cursors; DROP TABLE dead_letters; DROP TABLE places; ALTER TABLE events DROP COLUMN told; UPDATE meta SET value = 1 WHERE name = 'format'",
+        "ALTER TABLE evidence DROP COLUMN is_pod; DROP TABLE cursors; DROP TABLE dead_letters; DROP TABLE places; ALTER TABLE events DROP COLUMN told; ALTER TABLE events DROP COLUMN about; UPDATE meta SET value = 1 WHERE name = 'format'",
     )
     .unwrap();
     drop(db);
@@ -135,7 +135,7 @@ async fn a_journal_from_before_there_were_jobs_is_brought_up_to_date() {
 async fn a_journal_from_before_there_were_sinks_is_brought_up_to_date() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
-    db.execute_batch("DROP TABLE cursors; DROP TABLE dead_letters; DROP TABLE places; ALTER TABLE events DROP COLUMN told; UPDATE meta SET value = 2 WHERE name = 'format'")
+    db.execute_batch("DROP TABLE cursors; DROP TABLE dead_letters; DROP TABLE places; ALTER TABLE events DROP COLUMN told; ALTER TABLE events DROP COLUMN about; UPDATE meta SET value = 2 WHERE name = 'format'")
         .unwrap();
     drop(db);
     for position in [40, 41] {
@@ -195,10 +195,10 @@ async fn a_dead_letter_finds_room_in_a_full_journal_and_events_do_not_take_it() 
 async fn a_newer_format_is_refused_by_its_number() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
-    db.execute("UPDATE meta SET value = 7 WHERE name = 'format'", []).unwrap();
+    db.execute("UPDATE meta SET value = 8 WHERE name = 'format'", []).unwrap();
     drop(db);
     let error = refusal(&dir).await;
-    assert!(matches!(error, Error::Newer { found: 7, known: 6, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 8, known: 7, .. }), "{error}");
 }
 
 #[tokio::test]
