@@ -43,6 +43,7 @@ use crate::{
     sink::{self, Sink, kafka, redis},
     store,
     supervisor::{self, Phase, Supervisor},
+    upstream::Upstream,
     webhook, worker,
 };
 
@@ -89,6 +90,9 @@ pub enum Error {
     /// What the settings of the Kafka name cannot be used by a consumer.
     #[error("{0}")]
     Inbox(sink::Fault),
+    /// The system's certificates cannot be read.
+    #[error("the certificates of the system cannot be read, and http.monitor_url needs them")]
+    Certificates(#[source] io::Error),
     /// A webhook cannot be set up.
     #[error(transparent)]
     Webhook(#[from] webhook::Error),
@@ -184,10 +188,11 @@ fn http_options(config: &Config, listener: &TcpListener) -> Result<http::Options
         heartbeat: config.http.heartbeat,
         write_timeout: config.http.write_timeout,
         ends_on_result: match config.http.end_on {
-            EndOn::Auto => config.roles.contains(&Role::ResultProcessor),
+            EndOn::Auto => config.hears_of_results(),
             EndOn::Terminal => false,
             EndOn::Result => true,
         },
+        hears_late: config.is_replica() || config.follows_results(),
         ..http::Options::new(access)
     })
 }
@@ -242,6 +247,7 @@ impl Server {
         if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResultProcessor)) {
             parts.start_roles(store, &cursors).await?;
         }
+        let past = parts.start_replica(store.as_ref());
         parts.start_blobs();
         let mut cleaner = None;
         if config.roles.iter().any(|role| matches!(role, Role::Monitor | Role::ResourceCleaner)) {
@@ -265,6 +271,8 @@ impl Server {
         metrics.register(&mut registry);
         let closing = CancellationToken::new();
         let state = http::State {
+            past,
+            monitor: monitor_of(config)?,
             journal: journal.clone(),
             outputs,
             blobs,
@@ -307,6 +315,14 @@ impl Server {
         self.journal.close().await;
         Ok(result?)
     }
+}
+
+fn monitor_of(config: &Config) -> Result<http::Monitor, Error> {
+    if !config.is_replica() {
+        return Ok(http::Monitor::Here);
+    }
+    let Some(url) = &config.http.monitor_url else { return Ok(http::Monitor::Unknown) };
+    Ok(http::Monitor::At(Upstream::new(url.uri().clone()).map_err(Error::Certificates)?))
 }
 
 async fn open_journal(config: &Config, data_dir: &Path, registry: &mut Registry) -> Result<Arc<dyn Journal>, Error> {
@@ -481,6 +497,10 @@ impl Parts<'_> {
         }
         for endpoint in webhooks {
             sinks.push((endpoint.subscription(), endpoint.clone()));
+        }
+        if !self.config.roles.contains(&Role::Monitor) {
+            // What others tell, they carry.
+            sinks.clear();
         }
         // Without any, too: retention must know that it waits for nobody.
         let groups = self.groups();

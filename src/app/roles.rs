@@ -14,6 +14,7 @@ use crate::{
     inbox::{self, Inbox, Member},
     journal::{Cursor, Subscription},
     publisher::{Publisher, journal::Journaled, kafka::Direct},
+    replica::{self, Past, Replica},
     sink::kafka::Kafka,
     store::{self, Deferred, Store},
     supervisor::Phase,
@@ -81,6 +82,29 @@ impl Parts<'_> {
             Ok(())
         });
         Ok(Some(Arc::new(store)))
+    }
+
+    /// Reads what others tell, in a process that does not see all of it by itself; gives what was before that, to one that sees nothing.
+    pub(super) fn start_replica(&mut self, store: Option<&Arc<dyn Store>>) -> Option<Arc<Past>> {
+        let config = self.config;
+        let (store, options) = store.zip(kafka_options(config))?;
+        let topics: &[Topic] = match (config.is_replica(), config.follows_results()) {
+            (true, _) => &[Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
+            (_, true) => &[Topic::ExecutionResults],
+            _ => return None,
+        };
+        let metrics = replica::Metrics::default();
+        metrics.register(self.registry);
+        let past = Past::new(store.clone(), self.journal.clone(), self.clock.clone(), metrics.clone());
+        let past = Arc::new(past);
+        let replica = Replica::new(options, topics, self.journal.clone(), past.clone(), metrics);
+        let trouble = replica.trouble();
+        self.readiness.register(Role::Api, "replica", Arc::new(move || trouble.get().map_or(Ok(()), Err)));
+        self.supervisor.spawn("replica", Phase::Intake, |stop| async move {
+            replica.run(stop).await;
+            Ok(())
+        });
+        config.is_replica().then_some(past)
     }
 
     /// Starts those that store what comes of executions.

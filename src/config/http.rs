@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use http::Uri;
+use toml::Value as Toml;
+
 use super::{
     Error, HostName,
     setting::settings,
     source::Effective,
-    value::{choice, positive},
+    value::{Value, choice, positive},
 };
 
 settings! {
@@ -23,9 +26,14 @@ settings! {
         /// `PODHERALD_HTTP__HOSTS`, default `[]`.
         hosts: Vec<HostName> = [],
         /// What ends an execution's stream: `terminal`, its terminal event, or `result`, that its result is stored (or 30 s without); `auto`:
-        /// `result` where this process has the role `result_processor`, else `terminal`.
+        /// `result` where this process has the role `result_processor`, or hears of those who have (by kafka.brokers and mongo.uri, without
+        /// monitor.lease); else `terminal`.
         /// `PODHERALD_HTTP__END_ON`, default `"auto"`.
         end_on: EndOn = "auto",
+        /// Where a process without the role `monitor` asks for what only the monitor has: pods, the audit, what running programs print, and
+        /// output that is in no blob store.
+        /// `PODHERALD_HTTP__MONITOR_URL`, default `"off"`.
+        monitor_url: Option<MonitorUrl> = "off",
         /// Connections open at a time; further ones are refused with a 503. Each takes a file descriptor.
         /// `PODHERALD_HTTP__MAX_CONNECTIONS`, default `10240`.
         max_connections: u32 = 10240,
@@ -54,8 +62,41 @@ choice! {
     }
 }
 
+/// The address of another podherald.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorUrl(Uri);
+
+impl MonitorUrl {
+    /// Reads `http://` or `https://`, a host, and a path that may follow.
+    fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let is_plain =
+            uri.query().is_none() && !text.contains(['#', '@']) && uri.host().is_some_and(|host| !host.is_empty());
+        (is_web && is_plain).then_some(Self(uri))
+    }
+
+    /// As it was written.
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl Value for MonitorUrl {
+    fn expects() -> String {
+        "the URL of another podherald such as `http://podherald-monitor:8080`, without user, query and fragment".into()
+    }
+
+    fn from_toml(value: &Toml) -> Option<Self> {
+        Self::parse(value.as_str()?)
+    }
+}
+
 impl Http {
-    pub(super) fn validate(&self, effective: &Effective, stores_results: bool) -> Result<(), Error> {
+    pub(super) fn validate(&self, effective: &Effective, stores_results: bool, is_monitor: bool) -> Result<(), Error> {
+        if is_monitor && self.monitor_url.is_some() {
+            return Err(effective.refuse("http.monitor_url", "`off` with the role monitor: this is the monitor"));
+        }
         positive(effective, "http.max_connections", self.max_connections)?;
         positive(effective, "http.max_streams", self.max_streams)?;
         if self.max_connections <= self.max_streams {
@@ -66,7 +107,7 @@ impl Http {
         positive(effective, "http.heartbeat", self.heartbeat)?;
         positive(effective, "http.write_timeout", self.write_timeout)?;
         if self.end_on == EndOn::Result && !stores_results {
-            return Err(effective.refuse("http.end_on", "`auto` or `terminal` without the role result_processor"));
+            return Err(effective.refuse("http.end_on", "`auto` or `terminal` without the role result_processor, unless results are in the MongoDB of mongo.uri and told by Kafka"));
         }
         if !self.listen.ip().is_loopback() && !self.allow_unauthenticated {
             return Err(effective.refuse(

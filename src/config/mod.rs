@@ -36,7 +36,7 @@ pub use cleaner::Cleaner;
 pub use document::document;
 pub use embedded::Embedded;
 pub use error::Error;
-pub use http::{EndOn, Http};
+pub use http::{EndOn, Http, MonitorUrl};
 pub use journal::Journal;
 pub use kafka::{Brokers, Compression, Kafka, Property, SaslMechanism, Secret, TopicPrefix, Username};
 pub use kube::{Kube, Mode};
@@ -123,9 +123,10 @@ impl Config {
             return Err(effective
                 .refuse("roles", "at least one of `api`, `monitor`, `result_processor` and `resource_cleaner`"));
         }
-        self.http.validate(effective, self.roles.contains(&Role::ResultProcessor))?;
+        self.http.validate(effective, self.hears_of_results(), self.roles.contains(&Role::Monitor))?;
+        self.validate_replica(effective)?;
         let is_apart = self.roles.contains(&Role::ResultProcessor) && !self.roles.contains(&Role::Monitor);
-        let is_shared = self.mongo.uri.is_some() || self.mongo.uri_file.is_some();
+        let is_shared = self.stores_in_mongo();
         if is_apart && (self.kafka.brokers.is_none() || self.blob.url.is_none() || !is_shared) {
             return Err(effective.refuse(
                 "roles",
@@ -145,6 +146,38 @@ impl Config {
         self.mongo.validate(effective)?;
         self.cleaner.validate(effective)?;
         self.webhook.validate(effective)
+    }
+
+    /// True if this process stores results, or learns from Kafka that another one has.
+    pub fn hears_of_results(&self) -> bool {
+        self.roles.contains(&Role::ResultProcessor) || self.is_replica() || self.follows_results()
+    }
+
+    /// True if it answers requests and watches nothing: it shows what others tell.
+    pub fn is_replica(&self) -> bool {
+        self.roles.contains(&Role::Api) && !self.roles.contains(&Role::Monitor)
+    }
+
+    /// True if it watches, and others store what comes of that.
+    pub fn follows_results(&self) -> bool {
+        let is_alone = self.monitor.lease.is_none();
+        let is_apart = self.roles.contains(&Role::Monitor) && !self.roles.contains(&Role::ResultProcessor);
+        is_apart && is_alone && self.kafka.brokers.is_some() && self.stores_in_mongo()
+    }
+
+    fn stores_in_mongo(&self) -> bool {
+        self.mongo.uri.is_some() || self.mongo.uri_file.is_some()
+    }
+
+    fn validate_replica(&self, effective: &Effective) -> Result<(), Error> {
+        if self.is_replica() && (self.kafka.brokers.is_none() || !self.stores_in_mongo()) {
+            return Err(effective.refuse(
+                "roles",
+                "`api` together with `monitor`, or kafka.brokers and mongo.uri as well: what this process shows comes by way of Kafka, and \
+                 what was before is in MongoDB",
+            ));
+        }
+        Ok(())
     }
 
     /// Whoever deletes must know what is stored, and of which cluster.
@@ -221,7 +254,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 97);
+        assert_eq!(keys.len(), 98);
     }
 
     #[test]
@@ -259,6 +292,13 @@ mod tests {
             (vec![("http.hosts", "a.example")], "`[]` unless `http.listen` is beyond loopback"),
             (vec![("http.hosts", "https://a.example")], "a name in lower-case letters and without a port"),
             (vec![("http.end_on", "result")], "without the role result_processor"),
+            (vec![("http.monitor_url", "http://m:1")], "`off` with the role monitor"),
+            (vec![("http.monitor_url", "http://u@m:1")], "the URL of another podherald"),
+            (vec![("http.monitor_url", "m:1")], "the URL of another podherald"),
+            (vec![("http.monitor_url", "ftp://m")], "the URL of another podherald"),
+            (vec![("http.monitor_url", "http://m/?a=b")], "the URL of another podherald"),
+            (vec![("roles", "api")], "`api` together with `monitor`, or kafka.brokers and mongo.uri"),
+            (vec![("roles", "api"), ("kafka.brokers", "k:9092")], "`api` together with `monitor`, or"),
             (vec![("http.heartbeat", "0s")], "more than nothing"),
             (vec![("http.max_connections", "0")], "more than nothing"),
             (vec![("http.max_connections", "10000")], "more than `http.max_streams`, 10000"),
@@ -367,6 +407,13 @@ mod tests {
             vec![("http.listen", "[::1]:0")],
             vec![("monitor.exit_grace", "0s")],
             vec![("roles", "monitor")],
+            vec![
+                ("roles", "api"),
+                ("kafka.brokers", "k:9092"),
+                ("mongo.uri", "mongodb://m"),
+                ("http.monitor_url", "http://[::1]:8080/podherald"),
+                ("http.end_on", "result"),
+            ],
             vec![("embedded.listen", "off"), ("embedded.demo", "true")],
         ] {
             Config::of(&settings).unwrap();

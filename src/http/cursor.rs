@@ -1,12 +1,20 @@
 //! Where a page ends and the next begins: opaque to callers, so that it may change.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 
-use crate::worker::resource_cleaner::{Position, plan::Kind};
+use crate::{
+    store,
+    worker::resource_cleaner::{Position, plan::Kind},
+};
 
 /// The last execution of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Executions(pub(super) u64);
+
+/// The last execution of a page of the store's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored(pub(super) store::Cursor);
 
 /// The last event of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +65,17 @@ impl Executions {
     pub(super) fn decode(text: &str) -> Option<Self> {
         let [key] = decode(text, "executions")?;
         Some(Self(key.parse().ok()?))
+    }
+}
+
+impl Stored {
+    pub(super) fn encode(&self) -> String {
+        encode(&["stored", &self.0.at.as_microsecond().to_string(), &self.0.execution_id])
+    }
+
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let [at, execution_id] = decode(text, "stored")?;
+        Some(Self(store::Cursor { at: Timestamp::from_microsecond(at.parse().ok()?).ok()?, execution_id }))
     }
 }
 
@@ -137,6 +156,9 @@ mod tests {
         let events = Events { epoch: "0192".to_owned(), position: 7, floor: 3 };
         assert_eq!(Events::decode(&events.encode()), Some(events.clone()));
         assert_eq!(Executions::decode(&Executions(9).encode()), Some(Executions(9)));
+        let stored = Stored(store::Cursor { at: Timestamp::UNIX_EPOCH, execution_id: "e".to_owned() });
+        assert_eq!(Stored::decode(&stored.encode()), Some(stored.clone()));
+        assert_eq!(Executions::decode(&stored.encode()), None);
         let pods = Pods { namespace: "n".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
         assert_eq!(Pods::decode(&pods.encode()), Some(pods));
         let cleanup = Cleanup(Position { kind: Kind::Script, scope: 2, token: Some("t".to_owned()) });

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     blob,
     health::{Finding, SinkHealth},
-    journal, output_store, store, webhook,
+    journal, output_store, replica, store, webhook,
 };
 
 /// Why a request has no better answer.
@@ -41,6 +41,10 @@ pub enum Error {
     NoResult(String),
     /// No role of this process tidies the cluster up.
     NoCleaner,
+    /// Only a monitor has it, and this is none: why it cannot be asked.
+    NotHere(&'static str),
+    /// The monitor does not answer; the log has the reason.
+    MonitorAway,
     /// The API server does not answer; the log has the reason.
     ClusterAway,
     /// The store of results does not answer; the log has the reason.
@@ -193,6 +197,19 @@ impl Error {
                 "Nothing is tidied up here",
                 "this podherald deletes nothing: it needs the role resource_cleaner".to_owned(),
             ),
+            Self::NotHere(why) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:podherald:problem:not-here",
+                "Only the monitor has it",
+                format!("this podherald watches no pods, and only one that does has this: {why}"),
+            ),
+            Self::MonitorAway => (
+                StatusCode::BAD_GATEWAY,
+                "urn:podherald:problem:monitor-away",
+                "The monitor does not answer",
+                "only the monitor has this, and the one of http.monitor_url does not answer: ask again; the log says why"
+                    .to_owned(),
+            ),
             Self::ClusterAway => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:podherald:problem:cluster-away",
@@ -205,7 +222,7 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:podherald:problem:store-away",
                 "The store cannot be read",
-                "results are in the store only, and that does not answer: ask again; the log says why".to_owned(),
+                "this is in the store only, and that does not answer: ask again; the log says why".to_owned(),
             ),
             Self::BlobAway => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -348,6 +365,15 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         tracing::error!(%error, "a request could not be answered from the store");
         Self::StoreAway
+    }
+}
+
+impl From<replica::Error> for Error {
+    fn from(error: replica::Error) -> Self {
+        match error {
+            replica::Error::Store(error) => error.into(),
+            replica::Error::Journal(error) => error.into(),
+        }
     }
 }
 

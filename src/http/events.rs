@@ -7,6 +7,7 @@ use axum::{
     extract::{self, Path, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::HeaderMap;
 use podherald_core::event::Event;
 use serde::Serialize;
@@ -14,15 +15,15 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{
-    Error, Problem, State, cursor,
+    Error, Problem, State, cursor, lines,
     negotiate::{self, Media},
-    query::Parameters,
+    query::{MAX_LIMIT, Parameters},
     resume::{self, ManyPlace, OnePlace},
     stream::{self, Content, Filter, Many, One},
 };
 use crate::journal::{EventQuery, Record};
 
-const OFFERS: [Media; 2] = [Media::Json, Media::EventStream];
+const OFFERS: [Media; 3] = [Media::Json, Media::EventStream, Media::JsonLines];
 /// Records read at a time.
 const CHUNK: usize = 100;
 /// Records looked at for one page: behind a narrow filter a page may be short and still have a `next`.
@@ -40,7 +41,8 @@ pub(super) struct EventPage<'a> {
     next: Option<String>,
 }
 
-/// What happened to one execution: a page of events, or with `Accept: text/event-stream` the live stream.
+/// What happened to one execution: a page of events, with `Accept: text/event-stream` the live stream, or with
+/// `application/x-ndjson` all past events, a line each.
 ///
 /// The stream begins with `snapshot`; events are unnamed frames, each with an `id` to resume from by `Last-Event-ID`;
 /// `heartbeat` comes after 15 s of silence, `reset` says that the history of the given id is gone, `end` closes the
@@ -63,7 +65,7 @@ pub(super) struct EventPage<'a> {
         ("Last-Event-ID" = Option<String>, Header, description = "Stream: the same, and outranks the parameter"),
     ),
     responses(
-        (status = 200, content((EventPage<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((EventPage<'static> = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 204, description = "The stream has ended and the caller has all of it"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Page of an unknown execution", body = Problem,
@@ -82,7 +84,8 @@ pub(super) async fn of_one(
     mut parameters: Parameters,
 ) -> Result<Response, Error> {
     let Path(id) = path.map_err(|_| Error::NoRoute)?;
-    if negotiate::choose(&headers, &OFFERS)? == Media::EventStream {
+    let media = negotiate::choose(&headers, &OFFERS)?;
+    if media == Media::EventStream {
         let place = resume::read(&headers, &mut parameters, OnePlace::parse)?.unwrap_or_default();
         let content = if parameters.flag("output")?.unwrap_or(true) { Content::Both } else { Content::Events };
         parameters.finish()?;
@@ -90,23 +93,18 @@ pub(super) async fn of_one(
             return Ok(stream::nothing_more());
         }
         let seat = state.seats.take()?;
+        state.recall(&id).await?;
         return Ok(stream::response(One::open(state, id, place, content).await?, seat));
     }
-    let limit = parameters.limit()?;
-    let after = read_after(&state, &mut parameters)?;
-    parameters.finish()?;
+    state.recall(&id).await?;
     if state.journal.execution(id.clone()).await?.is_none() {
         return Err(Error::NoExecution(id));
     }
-    let mut page = Page::new(&state, after, limit);
-    while page.wants_more() {
-        let records = state.journal.execution_events(id.clone(), page.last.position, page.chunk()).await?;
-        page.add(records, |_| true);
-    }
-    page.into_response()
+    answer(state, Scope::One(id), media, parameters).await
 }
 
-/// What happens to many executions: a page of events, or with `Accept: text/event-stream` the live stream.
+/// What happens to many executions: a page of events, with `Accept: text/event-stream` the live stream, or with
+/// `application/x-ndjson` all past events that are kept here, a line each.
 ///
 /// All filters must admit an event. `status` admits the executions of the snapshot that are in one of these, and then
 /// the events that bring one of these about: `status=failed` is told of every failure and of nothing else. The stream is
@@ -124,7 +122,7 @@ pub(super) async fn of_one(
         ("Last-Event-ID" = Option<String>, Header, description = "Stream: the same, and outranks the parameter"),
     ),
     responses(
-        (status = 200, content((EventPage<'static> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, content((EventPage<'static> = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor is of a history that is gone", body = Problem,
@@ -144,26 +142,63 @@ pub(super) async fn of_many(
         namespace: parameters.word("namespace")?,
         labels: parameters.labels()?,
     };
-    if negotiate::choose(&headers, &OFFERS)? == Media::EventStream {
+    let media = negotiate::choose(&headers, &OFFERS)?;
+    if media == Media::EventStream {
         let place = resume::read(&headers, &mut parameters, ManyPlace::parse)?;
         parameters.finish()?;
         let seat = state.seats.take()?;
         return Ok(stream::response(Many::open(state, filter, place).await?, seat));
     }
-    let limit = parameters.limit()?;
+    answer(state, Scope::Many(filter), media, parameters).await
+}
+
+/// Whose events.
+#[derive(Debug, Clone)]
+enum Scope {
+    One(String),
+    Many(Filter),
+}
+
+/// A page, or all pages as lines.
+async fn answer(state: Arc<State>, scope: Scope, media: Media, mut parameters: Parameters) -> Result<Response, Error> {
     let after = read_after(&state, &mut parameters)?;
-    parameters.finish()?;
-    let mut page = Page::new(&state, after, limit);
-    while page.wants_more() {
-        let query = EventQuery { after: page.last.position, limit: page.chunk() };
-        let records = state.journal.events(query).await?;
-        let floor = state.journal.floor();
-        if floor > page.last.floor && floor > page.last.position {
-            return Err(Error::Gone);
-        }
-        page.add(records, |record| filter.admits(record));
+    if media == Media::JsonLines {
+        parameters.finish()?;
+        let seat = state.seats.take()?;
+        return Ok(lines::response(state.clone(), after, seat, move |state, after| {
+            let scope = scope.clone();
+            async move {
+                let page = read(&state, &scope, after, MAX_LIMIT).await?;
+                let line = |record: &Arc<Record>| Bytes::from([&*record.bytes, b"\n"].concat());
+                Ok((page.records.iter().map(line).collect(), (page.has_more == Some(true)).then_some(page.last)))
+            }
+        }));
     }
-    page.into_response()
+    let limit = parameters.limit()?;
+    parameters.finish()?;
+    read(&state, &scope, after, limit).await?.into_response()
+}
+
+async fn read(state: &State, scope: &Scope, after: Option<cursor::Events>, limit: usize) -> Result<Page, Error> {
+    let mut page = Page::new(state, after, limit);
+    while page.wants_more() {
+        match scope {
+            Scope::One(id) => {
+                let records = state.journal.execution_events(id.clone(), page.last.position, page.chunk()).await?;
+                page.add(records, |_| true);
+            }
+            Scope::Many(filter) => {
+                let query = EventQuery { after: page.last.position, limit: page.chunk() };
+                let records = state.journal.events(query).await?;
+                let floor = state.journal.floor();
+                if floor > page.last.floor && floor > page.last.position {
+                    return Err(Error::Gone);
+                }
+                page.add(records, |record| filter.admits(record));
+            }
+        }
+    }
+    Ok(page)
 }
 
 /// The page's start.

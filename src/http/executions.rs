@@ -7,13 +7,23 @@ use axum::{
     extract::{self, Path, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use podherald_core::execution::Execution;
+use http::HeaderMap;
+use podherald_core::execution::{Execution, Status};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{Error, Problem, State, cursor, frame::Item, negotiate::AcceptsJson, query::Parameters};
-use crate::journal::{self, ExecutionQuery, Next};
+use super::{
+    Error, Problem, State, cursor,
+    frame::Item,
+    lines,
+    negotiate::{self, AcceptsJson, Media},
+    query::{MAX_LIMIT, Parameters},
+};
+use crate::{
+    journal::{self, ExecutionQuery, Next},
+    store,
+};
 
 /// Executions, newest first.
 #[derive(Serialize, ToSchema)]
@@ -25,7 +35,36 @@ pub(super) struct ExecutionPage<'a> {
     next: Option<String>,
 }
 
+/// Which executions are asked for.
+#[derive(Debug, Clone)]
+struct Asked {
+    statuses: Vec<Status>,
+    namespace: Option<String>,
+    labels: Vec<(String, String)>,
+    user_id: Option<String>,
+}
+
+/// Where a page ends.
+#[derive(Debug, Clone)]
+enum Place {
+    /// In the journal of a process that watches.
+    Here(cursor::Executions),
+    /// In the store.
+    Past(cursor::Stored),
+}
+
+impl Place {
+    fn encode(&self) -> String {
+        match self {
+            Self::Here(cursor) => cursor.encode(),
+            Self::Past(cursor) => cursor.encode(),
+        }
+    }
+}
+
 /// Executions, newest first.
+///
+/// With `Accept: application/x-ndjson` all of them come, from `after` on, a line each.
 #[utoipa::path(
     get, path = "/executions", tag = "executions",
     params(
@@ -34,33 +73,73 @@ pub(super) struct ExecutionPage<'a> {
         ("label" = Option<Vec<String>>, Query, description = "Only with this label, as key=value; repeated: with all"),
         ("user" = Option<String>, Query, description = "Only of this user"),
         ("after" = Option<String>, Query, description = "`next` of the page before"),
-        ("limit" = Option<u32>, Query, description = "Items of a page, 1 to 500, default 50"),
+        ("limit" = Option<u32>, Query, description = "Page: items, 1 to 500, default 50"),
     ),
     responses(
-        (status = 200, body = ExecutionPage<'static>),
+        (status = 200, content((ExecutionPage<'static> = "application/json"), (String = "application/x-ndjson"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store cannot be read. Lines: `http.max_streams` are open already", body = Problem,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
     extract::State(state): extract::State<Arc<State>>,
-    _: AcceptsJson,
+    headers: HeaderMap,
     mut parameters: Parameters,
 ) -> Result<Response, Error> {
-    let limit = parameters.limit()?;
-    let query = ExecutionQuery {
+    let media = negotiate::choose(&headers, &[Media::Json, Media::JsonLines])?;
+    let asked = Asked {
         statuses: parameters.statuses()?,
         namespace: parameters.word("namespace")?,
         labels: parameters.labels()?,
         user_id: parameters.word("user")?,
-        ids: Vec::new(),
-        before: parameters.after(cursor::Executions::decode)?.map(|cursor::Executions(key)| key),
-        limit: limit + 1,
     };
+    let after = match &state.past {
+        None => parameters.after(cursor::Executions::decode)?.map(Place::Here),
+        Some(_) => parameters.after(cursor::Stored::decode)?.map(Place::Past),
+    };
+    if media == Media::JsonLines {
+        parameters.finish()?;
+        let seat = state.seats.take()?;
+        return Ok(lines::response(state.clone(), after, seat, move |state, after| {
+            let asked = asked.clone();
+            async move {
+                let (executions, next) = page(&state, &asked, after, MAX_LIMIT).await?;
+                let lines = executions.iter().map(|execution| lines::line(&Item(execution)));
+                Ok((lines.collect(), next))
+            }
+        }));
+    }
+    let limit = parameters.limit()?;
     parameters.finish()?;
+    let (executions, next) = page(&state, &asked, after, limit).await?;
+    let next = next.as_ref().map(Place::encode);
+    Ok(Json(ExecutionPage { items: executions.iter().map(Item).collect(), next }).into_response())
+}
+
+/// The executions behind a place, and the place of the next page.
+async fn page(
+    state: &State,
+    asked: &Asked,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<(Vec<Execution>, Option<Place>), Error> {
+    let Asked { statuses, namespace, labels, user_id } = asked.clone();
+    if let Some(past) = &state.past {
+        let after = after.and_then(|place| if let Place::Past(cursor) = place { Some(cursor.0) } else { None });
+        let page =
+            past.executions(store::ExecutionQuery { statuses, namespace, labels, user_id, after, limit }).await?;
+        let executions = page.items.into_iter().map(|listed| listed.execution).collect();
+        return Ok((executions, page.next.map(|cursor| Place::Past(cursor::Stored(cursor)))));
+    }
+    let before = after.and_then(|place| if let Place::Here(cursor) = place { Some(cursor.0) } else { None });
+    let query = ExecutionQuery { statuses, namespace, labels, user_id, ids: Vec::new(), before, limit: limit + 1 };
     let mut found = state.journal.executions(query).await?;
-    let next = cursor::cut(&mut found, limit, |last| cursor::Executions(last.key).encode());
-    Ok(Json(ExecutionPage { items: found.iter().map(Item).collect(), next }).into_response())
+    let is_last = found.len() <= limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| !is_last).map(|last| Place::Here(cursor::Executions(last.key)));
+    Ok((found.into_iter().map(|listed| listed.execution).collect(), next))
 }
 
 /// One execution.
@@ -78,7 +157,7 @@ pub(super) async fn list(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 406, body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "With `wait`: `http.max_streams` are open already, or the server stops", body = Problem,
+        (status = 503, description = "The store cannot be read. With `wait`: `http.max_streams` are open already, or the server stops", body = Problem,
          content_type = "application/problem+json"),
     )
 )]
@@ -91,6 +170,7 @@ pub(super) async fn one(
     let Path(id) = path.map_err(|_| Error::NoRoute)?;
     let wait = parameters.wait()?;
     parameters.finish()?;
+    state.recall(&id).await?;
     let found = match wait {
         None => state.journal.execution(id.clone()).await?,
         Some(wait) => {

@@ -6,7 +6,7 @@ use podherald_core::execution::Execution;
 use serde::{Serialize, Serializer, ser::Error as _};
 
 use super::resume::{ManyPlace, OnePlace, OutputPlace, Seen};
-use crate::journal::{Listed, Record};
+use crate::journal::Record;
 
 /// An event on its execution's own stream.
 pub(super) fn one(record: &Record) -> Bytes {
@@ -87,11 +87,11 @@ pub(super) struct ManySnapshot<'a> {
 }
 
 /// An execution in a list: without its inline output.
-pub(super) struct Item<'a>(pub(super) &'a Listed);
+pub(super) struct Item<'a>(pub(super) &'a Execution);
 
 impl Serialize for Item<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut item = serde_json::to_value(&self.0.execution).map_err(S::Error::custom)?;
+        let mut item = serde_json::to_value(self.0).map_err(S::Error::custom)?;
         if let Some(fields) = item.as_object_mut() {
             fields.remove("stdout");
             fields.remove("stderr");

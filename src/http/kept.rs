@@ -27,33 +27,37 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// Of what the attempt goes by.
+    /// Of what the attempt goes by; none if only the monitor has it.
     pub(super) async fn of_attempt(
         state: &State,
         execution: &Execution,
         output: &Output,
         stream: Stream,
-    ) -> Result<(Self, StreamSummary), Error> {
+    ) -> Result<Option<(Self, StreamSummary)>, Error> {
         let summary = if stream == Stream::Stderr { &output.stderr } else { &output.stdout };
         if let Some(reader) = state.outputs.reader(&execution.execution_id, execution.attempt, stream).await? {
-            return Ok((Self::File(reader), summary.clone()));
+            return Ok(Some((Self::File(reader), summary.clone())));
         }
         let uri = if stream == Stream::Raw { &output.raw_uri } else { &summary.uri };
         let kept = match uri {
+            Some(_) if state.blobs.is_none() && !state.monitor.is_here() => return Ok(None),
             Some(uri) => Self::Blob(blob(state, uri).await?),
-            None => inline(execution, stream, summary)?,
+            None => match inline(execution, stream, summary)? {
+                kept if kept.length() < summary.bytes_kept && !state.monitor.is_here() => return Ok(None),
+                kept => kept,
+            },
         };
-        Ok((kept, summary.clone()))
+        Ok(Some((kept, summary.clone())))
     }
 
-    /// Of an index there are files and blobs, or nothing.
+    /// Of an index there are files and blobs, or nothing; none if only the monitor has it.
     pub(super) async fn of_index(
         state: &State,
         execution: &Execution,
         output: &Output,
         index: u64,
         stream: Stream,
-    ) -> Result<(Self, StreamSummary), Error> {
+    ) -> Result<Option<(Self, StreamSummary)>, Error> {
         let known = output.indexes.as_ref().and_then(|it| it.outputs.iter().find(|it| u64::from(it.index) == index));
         let Some(known) = known else {
             return Err(Error::NoOutput(format!(
@@ -67,14 +71,16 @@ impl Kept {
         };
         let reader = state.outputs.reader_of_pod(&execution.execution_id, execution.attempt, &known.pod_uid, stream);
         if let Some(reader) = reader.await? {
-            return Ok((Self::File(reader), summary));
+            return Ok(Some((Self::File(reader), summary)));
         }
         let kept = match uri_of_index(known, &summary, stream) {
+            Some(_) if state.blobs.is_none() && !state.monitor.is_here() => return Ok(None),
             Some(uri) => Self::Blob(blob(state, uri).await?),
+            None if summary.bytes_kept > 0 && !state.monitor.is_here() => return Ok(None),
             None if summary.verdict == Verdict::Lost || summary.bytes_kept > 0 => return Err(nothing_read()),
             None => Self::Inline(Bytes::new()),
         };
-        Ok((kept, summary))
+        Ok(Some((kept, summary)))
     }
 
     pub(super) fn length(&self) -> u64 {

@@ -10,6 +10,7 @@ use super::Error;
 pub(super) enum Media {
     Json,
     EventStream,
+    JsonLines,
     Text,
     Bytes,
 }
@@ -19,6 +20,7 @@ impl Media {
         match self {
             Self::Json => "application/json",
             Self::EventStream => "text/event-stream",
+            Self::JsonLines => "application/x-ndjson",
             Self::Text => "text/plain",
             Self::Bytes => "application/octet-stream",
         }

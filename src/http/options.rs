@@ -19,6 +19,8 @@ pub struct Options {
     pub write_timeout: Duration,
     /// An execution's stream ends with its result, not with its terminal event.
     pub ends_on_result: bool,
+    /// What others tell comes here later than to some readers.
+    pub hears_late: bool,
     /// A request line and headers must be complete within this.
     pub header_timeout: Duration,
     /// A handler must have its answer within this; streams and waits have their own time.
@@ -37,6 +39,7 @@ impl Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             ends_on_result: false,
+            hears_late: false,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(8),

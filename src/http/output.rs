@@ -6,11 +6,11 @@ use axum::{
     extract::{self, Path, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use podherald_core::event::Verdict;
 
 use super::{
-    Error, Problem, State,
+    Error, Problem, State, elsewhere,
     kept::Kept,
     negotiate::{self, Media},
     query::Parameters,
@@ -71,6 +71,7 @@ const VERDICT: HeaderName = HeaderName::from_static("podherald-verdict");
 pub(super) async fn get(
     extract::State(state): extract::State<Arc<State>>,
     path: Result<Path<String>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
     mut parameters: Parameters,
 ) -> Result<Response, Error> {
@@ -82,7 +83,9 @@ pub(super) async fn get(
         if place.ended {
             return Ok(stream::nothing_more());
         }
+        state.monitor.elsewhere()?;
         let seat = state.seats.take()?;
+        state.recall(&id).await?;
         return Ok(stream::response(One::open(state, id, place, Content::Output).await?, seat));
     }
     let stream = parameters.read("stream", |text| {
@@ -96,6 +99,7 @@ pub(super) async fn get(
     let (offset, limit) = (parameters.number("offset")?, parameters.number("limit")?);
     parameters.finish()?;
 
+    state.recall(&id).await?;
     let Some(execution) = state.journal.execution(id.clone()).await? else { return Err(Error::NoExecution(id)) };
     let Some(output) = &execution.output else {
         return Err(Error::NoOutput(
@@ -103,9 +107,16 @@ pub(super) async fn get(
                 .to_owned(),
         ));
     };
-    let (kept, summary) = match index {
+    let kept = match index {
         Some(index) => Kept::of_index(&state, &execution, output, index, stream).await?,
         None => Kept::of_attempt(&state, &execution, output, stream).await?,
+    };
+    let Some((kept, summary)) = kept else {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        return match state.monitor.elsewhere()? {
+            Some(upstream) => elsewhere::ask(upstream, path, &headers).await,
+            None => Err(Error::Unreadable),
+        };
     };
     let length = kept.length();
     let tag = tag(execution.attempt, index, stream, length);

@@ -138,6 +138,7 @@ pub(super) async fn get(
     if let Some(outcome) = store.result(id.clone(), attempt).await? {
         return Ok(Json(outcome.into()));
     }
+    state.recall(&id).await?;
     let execution = state.journal.execution(id.clone()).await?.ok_or(Error::NoExecution(id))?;
     Err(Error::NoResult(if let Some(attempt) = attempt.filter(|attempt| *attempt > execution.attempts) {
         format!("there is no attempt {attempt}; it has had {}", execution.attempts)

@@ -14,7 +14,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Error, State, audit, cleanup, dead_letters, events, executions, health, openapi, output, page, pods,
+    Error, State, audit, cleanup, dead_letters, elsewhere, events, executions, health, openapi, output, page, pods,
     query::MAX_WAIT, results, webhooks,
 };
 
@@ -30,6 +30,7 @@ pub fn router(state: Arc<State>) -> Router {
         .merge(page::routes())
         .fallback(|| async { Error::NoRoute })
         .method_not_allowed_fallback(|| async { Error::Method })
+        .layer(middleware::from_fn_with_state(state.clone(), elsewhere::forward))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), within_time))
         .layer(middleware::from_fn_with_state(state.clone(), guard))

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{Metrics, Options, Seats};
+use super::{Error, Metrics, Monitor, Options, Seats};
 use crate::{
     blob::Blobs, health::Readiness, journal::Journal, live_output::LiveOutputs, output_store::OutputStore,
-    store::Store, webhook::Endpoint, worker::resource_cleaner::ResourceCleaner,
+    replica::Past, store::Store, webhook::Endpoint, worker::resource_cleaner::ResourceCleaner,
 };
 
 /// What the handlers work with.
@@ -17,6 +17,10 @@ pub struct State {
     pub store: Option<Arc<dyn Store>>,
     /// Who tidies the cluster up, in a process that does.
     pub cleaner: Option<Arc<ResourceCleaner>>,
+    /// What was before this process read along; none where it watches itself.
+    pub past: Option<Arc<Past>>,
+    /// Who has what is not in the journal.
+    pub monitor: Monitor,
     /// Everything that is shown comes from here.
     pub journal: Arc<dyn Journal>,
     /// What programs printed.
@@ -39,4 +43,17 @@ pub struct State {
     pub seats: Seats,
     /// Cancelled by the server when it stops: streams end and waits are over.
     pub closing: CancellationToken,
+}
+
+impl State {
+    /// Sees to it that what is known of this execution is in the journal.
+    ///
+    /// # Errors
+    /// Nothing of it is, and the store cannot be read; or the journal cannot.
+    pub(super) async fn recall(&self, execution_id: &str) -> Result<(), Error> {
+        match &self.past {
+            Some(past) => Ok(past.recall(execution_id).await?),
+            None => Ok(()),
+        }
+    }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
+    about::About,
     event::{Event, Exit, ExitSource, Metadata, Payload, ResourceUsage, Slot, Terminal, event_id},
     execution::{Execution, Status},
 };
@@ -23,8 +24,8 @@ use proptest::{
 use uuid::Uuid;
 
 use super::{
-    About, Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Incoming, Listed,
-    Outcome, Place, Store, Stored,
+    Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Incoming, Listed, Outcome,
+    Place, Store, Stored,
 };
 
 macro_rules! suite {

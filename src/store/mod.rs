@@ -204,6 +204,8 @@ pub type Watermarks = BTreeMap<Place, u64>;
 pub struct Found {
     /// The execution.
     pub execution: Execution,
+    /// Of its pods, once known.
+    pub namespace: Option<String>,
     /// Its events up to these offsets are in it, as far as they came in order.
     pub watermarks: Watermarks,
 }

@@ -72,7 +72,7 @@ impl Projection {
             execution.stdout = Some(terminal.stdout.clone());
             execution.stderr = Some(terminal.stderr.clone());
         }
-        Found { execution, watermarks: self.watermarks }
+        Found { execution, namespace: self.namespace, watermarks: self.watermarks }
     }
 
     /// Where it stands in a list.

@@ -7,8 +7,9 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 34] = [
+const ORDER: [&str; 37] = [
     "wording",
+    "upstream",
     "jitter",
     "crash",
     "contract",
@@ -27,6 +28,7 @@ const ORDER: [&str; 34] = [
     "journal",
     "retention",
     "sink",
+    "topics",
     "leadership",
     "relay",
     "webhook",
@@ -34,6 +36,7 @@ const ORDER: [&str; 34] = [
     "inbox",
     "store",
     "worker",
+    "replica",
     "monitor",
     "explain",
     "demo",
@@ -45,7 +48,7 @@ const ORDER: [&str; 34] = [
 ];
 
 /// Beyond that order: the module on the left never names what is on the right.
-const APART: [(&str, &[&str]); 14] = [
+const APART: [(&str, &[&str]); 15] = [
     (
         "monitor",
         &[
@@ -73,6 +76,7 @@ const APART: [(&str, &[&str]); 14] = [
     ("relay", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("worker", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "mongodb", "redis"]),
     ("leadership", &["crate::config", "axum", "hyper", "rusqlite", "redis"]),
+    ("replica", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "mongodb", "redis"]),
     ("publisher", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "rdkafka", "redis"]),
     ("inbox", &["crate::config", "kube", "k8s_openapi", "axum", "hyper", "rusqlite", "redis"]),
     ("store", &["crate::journal", "kube", "k8s_openapi", "axum", "hyper", "rdkafka", "redis"]),

@@ -23,6 +23,7 @@ mod node;
 mod outages;
 mod proxy;
 mod publisher;
+mod readers;
 mod results;
 mod sink;
 mod soak;

@@ -15,25 +15,25 @@ use crate::{
     store::Server,
 };
 
-struct World<'a> {
-    namespace: Namespace<'a>,
+pub(crate) struct World<'a> {
+    pub(crate) namespace: Namespace<'a>,
     cluster: &'a Cluster,
     broker: &'static Broker,
     prefix: String,
     mongo: String,
     database: String,
     blobs: TempDir,
-    ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
 }
 
 /// One process.
-struct Process {
-    herald: Herald,
+pub(crate) struct Process {
+    pub(crate) herald: Herald,
     _data: TempDir,
 }
 
 impl<'a> World<'a> {
-    async fn new(cluster: &'a Cluster, mongo: &str) -> Self {
+    pub(crate) async fn new(cluster: &'a Cluster, mongo: &str) -> Self {
         let (namespace, broker, prefix) = (cluster.namespace().await, Broker::shared().await, prefix());
         let database = format!("results_{}", prefix.trim_end_matches('.'));
         Self {
@@ -52,7 +52,12 @@ impl<'a> World<'a> {
         format!("file://{}", self.blobs.path().display())
     }
 
-    async fn start(&self, roles: &str) -> Process {
+    pub(crate) async fn start(&self, roles: &str) -> Process {
+        self.start_with(roles, &[("PODHERALD_BLOB__URL", &self.blobs())]).await
+    }
+
+    /// A process without a blob store, and with these settings.
+    pub(crate) async fn start_with(&self, roles: &str, more: &[(&str, &str)]) -> Process {
         let data = TempDir::new().unwrap();
         let settings = [
             ("PODHERALD_ROLES", roles),
@@ -63,13 +68,13 @@ impl<'a> World<'a> {
             ("PODHERALD_MONGO__URI", &self.mongo),
             ("PODHERALD_MONGO__DATABASE", &self.database),
             ("PODHERALD_MONGO__TIMEOUT", "3s"),
-            ("PODHERALD_BLOB__URL", &self.blobs()),
         ];
+        let settings = [&settings, more].concat();
         let herald = Herald::start(&self.cluster.kubeconfig(), &data, &settings).await;
         Process { herald, _data: data }
     }
 
-    async fn create(&mut self, count: i32) -> Vec<String> {
+    pub(crate) async fn create(&mut self, count: i32) -> Vec<String> {
         let first = self.ids.len();
         for n in 0..count {
             let id = self.namespace.id(&format!("{}", self.ids.len()));

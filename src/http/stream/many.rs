@@ -113,7 +113,7 @@ impl Many {
 
     fn snapshot(&mut self, listed: &[Listed]) {
         let data = frame::ManySnapshot {
-            executions: listed.iter().take(SNAPSHOT).map(frame::Item).collect(),
+            executions: listed.iter().take(SNAPSHOT).map(|listed| frame::Item(&listed.execution)).collect(),
             truncated: listed.len() > SNAPSHOT,
         };
         self.ahead.push_back(frame::control("snapshot", Some(&self.place()), &data));

@@ -7,6 +7,7 @@
 mod many;
 mod one;
 mod output;
+mod remote;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

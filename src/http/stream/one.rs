@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use podherald_core::execution::{Execution, ResultState, VersionVector};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Frames, Line, PAGE, Wake,
@@ -23,6 +23,8 @@ use crate::{
 
 /// A result that is not there so long after the end is not waited for any longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a reader has, and this process has not yet, is waited for so long.
+const LATENESS: Duration = Duration::from_secs(5);
 
 /// Follows one execution.
 pub(in crate::http) struct One {
@@ -79,7 +81,7 @@ impl One {
     ) -> Result<Self> {
         let follower = state.journal.follow(&id);
         let OnePlace { seen, output, .. } = place;
-        let tail = (content != Content::Events).then(|| Tail::new(&state, &id, output));
+        let tail = if content == Content::Events { None } else { Tail::new(&state, &id, output) };
         let mut one = Self {
             line: Line::new(state, follower),
             id,
@@ -94,17 +96,37 @@ impl One {
             behind_at: None,
             awaits_more: false,
         };
-        let execution = one.execution().await?;
+        let mut execution = one.execution().await?;
+        if !one.is_covered_by(execution.as_ref()) && one.line.state.options.hears_late {
+            execution = one.catch_up(execution).await?;
+        }
         // A reader that has more than the journal has comes from another history: an older copy or a lost disk.
-        let is_known =
-            |(source, seq): (&String, &u64)| execution.as_ref().is_some_and(|e| e.as_of.covers(source, *seq));
-        if !one.seen.0.iter().all(is_known) {
+        if !one.is_covered_by(execution.as_ref()) {
             one.reset();
         }
         if let Some(execution) = execution {
             one.begin(&execution);
         }
         Ok(one)
+    }
+
+    /// True if all that the reader has is in this.
+    fn is_covered_by(&self, execution: Option<&Execution>) -> bool {
+        let is_known = |(source, seq): (&String, &u64)| execution.is_some_and(|e| e.as_of.covers(source, *seq));
+        self.seen.0.iter().all(is_known)
+    }
+
+    /// Where what others tell comes late, a reader may have it from one who was faster.
+    async fn catch_up(&mut self, known: Option<Execution>) -> Result<Option<Execution>> {
+        let due = Instant::now() + LATENESS;
+        let mut execution = known;
+        while !self.is_covered_by(execution.as_ref()) {
+            match timeout_at(due, self.line.follower.next()).await {
+                Ok(Next::Record(_) | Next::Changed | Next::Lagged) => execution = self.execution().await?,
+                Ok(Next::Closed) | Err(_) => break,
+            }
+        }
+        Ok(execution)
     }
 
     async fn execution(&self) -> Result<Option<Execution>> {
@@ -243,6 +265,14 @@ impl One {
         }
         if let (Some(tail), Some(execution)) = (&mut self.tail, &execution) {
             if tail.is_open(execution.attempt) {
+                let due = tail.due();
+                if due.is_some_and(|due| due <= Instant::now()) {
+                    let part = tail.give_up();
+                    let frame = self.output_frame(part);
+                    self.ahead.extend(frame);
+                    return Ok(());
+                }
+                self.line.due = due.or(self.line.due);
                 self.awaits_more = true;
                 return Ok(());
             }

@@ -6,10 +6,12 @@ use podherald_core::{
     evidence::Evidence,
     execution::Execution,
 };
+use tokio::time::Instant;
 
+use super::remote::Remote;
 use crate::{
     http::{
-        State,
+        Monitor, State,
         frame::{self, Output},
         resume::OutputPlace,
     },
@@ -23,8 +25,87 @@ const CHUNK: usize = 16 << 10;
 /// The run of what was stored, for readers that did not follow that log: greater than any that was followed.
 const STORED: u32 = u32::MAX;
 
-/// Follows what one execution prints, from where the reader is.
-pub(super) struct Tail {
+/// What one execution prints, from where the reader is.
+pub(super) enum Tail {
+    /// Followed here, where the monitor is.
+    Here(Box<Local>),
+    /// As the monitor tells it.
+    There(Box<Remote>),
+}
+
+impl Tail {
+    /// None if nobody says where the monitor is.
+    pub(super) fn new(state: &State, execution_id: &str, place: Option<OutputPlace>) -> Option<Self> {
+        Some(match &state.monitor {
+            Monitor::Here => Self::Here(Box::new(Local::new(state, execution_id, place))),
+            Monitor::At(upstream) => Self::There(Box::new(Remote::new(upstream, execution_id, place))),
+            Monitor::Unknown => return None,
+        })
+    }
+
+    /// Where the reader is.
+    pub(super) fn place(&self) -> Option<OutputPlace> {
+        match self {
+            Self::Here(local) => local.place(),
+            Self::There(remote) => remote.place(),
+        }
+    }
+
+    /// Waits for more.
+    pub(super) async fn changed(&mut self) {
+        match self {
+            Self::Here(local) => local.changed().await,
+            Self::There(remote) => remote.changed().await,
+        }
+    }
+
+    /// True while more may come of this attempt's log before its stream ends.
+    pub(super) fn is_open(&self, attempt: u32) -> bool {
+        match self {
+            Self::Here(local) => local.is_open(attempt),
+            Self::There(remote) => remote.is_open(),
+        }
+    }
+
+    /// When what is open after the execution's end is no longer waited for; none if it comes to its end by itself.
+    pub(super) fn due(&mut self) -> Option<Instant> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(remote) => Some(remote.due()),
+        }
+    }
+
+    /// That time has come.
+    pub(super) fn give_up(&mut self) -> Part {
+        match self {
+            Self::Here(_) => Part::Nothing,
+            Self::There(remote) => remote.give_up(),
+        }
+    }
+
+    /// The next part of what is followed.
+    pub(super) async fn next(&mut self) -> Part {
+        match self {
+            Self::Here(local) => local.next().await,
+            Self::There(remote) => remote.next(),
+        }
+    }
+
+    /// The next part of what was stored at the end, where it is not all there was.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub(super) async fn rest(&mut self, state: &State, execution: &Execution) -> journal::Result<Part> {
+        match self {
+            Self::Here(local) => local.rest(state, execution).await,
+            // The monitor has sent that, too.
+            Self::There(_) => Ok(Part::Nothing),
+        }
+    }
+}
+
+/// Follows what one execution prints.
+pub(super) struct Local {
     watching: Watching,
     shown: Shown,
     /// None until there is output.
@@ -42,31 +123,31 @@ pub(super) enum Part {
     Nothing,
 }
 
-impl Tail {
-    pub(super) fn new(state: &State, execution_id: &str, place: Option<OutputPlace>) -> Self {
+impl Local {
+    fn new(state: &State, execution_id: &str, place: Option<OutputPlace>) -> Self {
         let mut watching = state.live.watch(execution_id);
         let shown = watching.look();
         Self { watching, shown, place, was_refused: false, is_in_stored: false }
     }
 
     /// Where the reader is.
-    pub(super) fn place(&self) -> Option<OutputPlace> {
+    fn place(&self) -> Option<OutputPlace> {
         self.place
     }
 
     /// Waits for more.
-    pub(super) async fn changed(&mut self) {
+    async fn changed(&mut self) {
         self.watching.changed().await;
         self.shown = self.watching.look();
     }
 
     /// True while more may come of this attempt's log before its stream ends.
-    pub(super) fn is_open(&self, attempt: u32) -> bool {
+    fn is_open(&self, attempt: u32) -> bool {
         self.shown.feed.as_ref().is_some_and(|feed| feed.attempt == attempt) && !self.shown.is_over
     }
 
     /// The next part of what is followed.
-    pub(super) async fn next(&mut self) -> Part {
+    async fn next(&mut self) -> Part {
         let was_refused = std::mem::replace(&mut self.was_refused, self.shown.is_refused);
         if self.shown.is_refused && !was_refused {
             let place = self.place.unwrap_or_default();
@@ -116,7 +197,7 @@ impl Tail {
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub(super) async fn rest(&mut self, state: &State, execution: &Execution) -> journal::Result<Part> {
+    async fn rest(&mut self, state: &State, execution: &Execution) -> journal::Result<Part> {
         let Some(place) = self.place.filter(|place| place.attempt == execution.attempt && place.offset != u64::MAX)
         else {
             return Ok(Part::Nothing);
@@ -232,7 +313,7 @@ async fn told_pod(state: &State, execution: &Execution) -> journal::Result<Optio
     }
 }
 
-fn missing(place: OutputPlace, next: Option<u64>, why: &str) -> Part {
+pub(super) fn missing(place: OutputPlace, next: Option<u64>, why: &str) -> Part {
     data(&Output::missing(place, next, why))
 }
 

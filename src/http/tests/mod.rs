@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Access, Metrics, Options, Seats, State, router};
+use super::{Access, Metrics, Monitor, Options, Seats, State, router};
 use crate::{
     health::Readiness,
     journal::{self, Change, Journal, Retention, Sqlite},
@@ -80,6 +80,8 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         webhooks: Vec::new(),
         blobs: None,
         store: None,
+        past: None,
+        monitor: Monitor::Here,
         cleaner: None,
         readiness: Arc::new(Readiness::default()),
         registry,

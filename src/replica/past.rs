@@ -1,0 +1,233 @@
+//! What happened before this process read along: fetched from the store when somebody asks for it.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use podherald_core::{
+    about::About,
+    event::{Event, Payload},
+    execution::{Execution, PodSummary},
+    pod::Labels,
+};
+
+use super::Metrics;
+use crate::{
+    clock::Clock,
+    journal::{self, Adopted, Journal},
+    store::{self, Cursor, EventQuery, ExecutionQuery, Found, Listed, Store},
+};
+
+/// Events asked for at a time.
+const PAGE: usize = 500;
+/// Written at a time.
+const CHUNK: usize = 256;
+/// Of so many executions it is remembered that they were fetched; then all of them are forgotten.
+const REMEMBERED: usize = 1 << 16;
+/// What a source had said before something so old does not come any more.
+const SETTLED: SignedDuration = SignedDuration::from_secs(60);
+
+/// Why the past cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+}
+
+/// The past of a process that watches nothing itself.
+pub struct Past {
+    store: Arc<dyn Store>,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    /// Whose past was fetched since the start.
+    fetched: Mutex<HashSet<String>>,
+}
+
+impl Past {
+    /// The past as this store has it.
+    pub fn new(store: Arc<dyn Store>, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self { store, journal, clock, metrics, fetched: Mutex::default() }
+    }
+
+    /// Sees to it that the journal has all that is known of this execution, if anything is.
+    ///
+    /// # Errors
+    /// There is nothing of it in the journal, and the store cannot be read; or the journal cannot.
+    pub async fn recall(&self, execution_id: &str) -> Result<(), Error> {
+        let is_known = self.journal.execution(execution_id.to_owned()).await?.is_some();
+        if is_known && self.fetched().contains(execution_id) {
+            return Ok(());
+        }
+        match self.fetch(execution_id).await {
+            Ok(()) => Ok(()),
+            Err(Error::Store(error)) if is_known => {
+                self.metrics.failures.inc();
+                tracing::warn!(execution_id, %error, "what happened before cannot be fetched; what is known is shown");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches all that the store has of this execution.
+    pub(super) async fn fetch(&self, execution_id: &str) -> Result<(), Error> {
+        let Some(found) = self.store.execution(execution_id.to_owned()).await? else { return Ok(()) };
+        let mut events = self.events(execution_id, &found).await?;
+        // What is missing of a source may be on its way, unless all of it is old.
+        let since = self.clock.now().saturating_sub(SETTLED).unwrap_or_default();
+        let in_order = events.iter().any(|adopted| adopted.event.timestamp > since);
+        for adopted in &mut events {
+            adopted.in_order = in_order;
+        }
+        for chunk in events.chunks(CHUNK) {
+            self.journal.adopt(chunk.to_vec(), Vec::new()).await?;
+        }
+        self.metrics.recalled.inc();
+        let mut fetched = self.fetched();
+        if fetched.len() >= REMEMBERED {
+            fetched.clear();
+        }
+        fetched.insert(execution_id.to_owned());
+        Ok(())
+    }
+
+    /// In the order of each source.
+    async fn events(&self, execution_id: &str, found: &Found) -> Result<Vec<Adopted>, store::Error> {
+        let mut query = EventQuery { execution_id: execution_id.to_owned(), after: None, limit: PAGE };
+        let mut events = Vec::new();
+        loop {
+            let page = self.store.events(query.clone()).await?;
+            let is_last = page.len() < PAGE;
+            query.after = page.last().map(|last| last.cursor);
+            events.extend(page.into_iter().filter_map(|stored| self.read(stored.bytes, found)));
+            if is_last {
+                break;
+            }
+        }
+        events.sort_by(|a, b| (&a.event.source, a.event.seq).cmp(&(&b.event.source, b.event.seq)));
+        Ok(events)
+    }
+
+    /// None of a type that is not of this catalogue.
+    fn read(&self, bytes: Bytes, found: &Found) -> Option<Adopted> {
+        match serde_json::from_slice::<Event>(&bytes) {
+            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: false }),
+            Err(error) => {
+                self.metrics.unreadable.inc();
+                tracing::warn!(%error, "an event of the store cannot be read; it is left out");
+                None
+            }
+        }
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A page of all executions that there ever were, newest first, none older than what this process knows of it. Those that
+    /// have come just now, and are not in the store yet, stand on the first page.
+    ///
+    /// # Errors
+    /// The store or the journal cannot be read.
+    pub async fn executions(&self, query: ExecutionQuery) -> Result<Page, Error> {
+        let limit = query.limit;
+        let mut items = self.store.executions(ExecutionQuery { limit: limit + 1, ..query.clone() }).await?;
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let last = items.last().filter(|_| has_more).map(|last| last.cursor.clone());
+        self.renew(&mut items).await?;
+        items.retain(|listed| query.statuses.is_empty() || query.statuses.contains(&listed.execution.status));
+        if query.after.is_none() {
+            self.add_new(&query, last.as_ref(), &mut items).await?;
+        }
+        let is_cut = items.len() > limit;
+        items.truncate(limit);
+        let next = if is_cut { items.last().map(|last| last.cursor.clone()) } else { last };
+        Ok(Page { items, next })
+    }
+
+    /// Says of these what is known here, where that is more.
+    async fn renew(&self, items: &mut [Listed]) -> Result<(), journal::Error> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = items.iter().map(|listed| listed.cursor.execution_id.clone()).collect();
+        let query = journal::ExecutionQuery { limit: ids.len(), ids, ..journal::ExecutionQuery::default() };
+        let known = self.journal.executions(query).await?;
+        let mut known: BTreeMap<_, _> =
+            known.into_iter().map(|listed| (listed.execution.execution_id.clone(), listed.execution)).collect();
+        for listed in items {
+            if let Some(execution) = known.remove(&listed.cursor.execution_id) {
+                listed.execution = newer(execution, std::mem::take(&mut listed.execution));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds those that are asked for, belong before `last`, and are not in the store yet, or not as what they are by now.
+    async fn add_new(
+        &self,
+        query: &ExecutionQuery,
+        last: Option<&Cursor>,
+        items: &mut Vec<Listed>,
+    ) -> Result<(), journal::Error> {
+        let ExecutionQuery { statuses, namespace, labels, user_id, limit, .. } = query.clone();
+        let query = journal::ExecutionQuery {
+            statuses,
+            namespace,
+            labels,
+            user_id,
+            limit,
+            ..journal::ExecutionQuery::default()
+        };
+        for journal::Listed { execution, .. } in self.journal.executions(query).await? {
+            let Some(at) = execution.times.created else { continue };
+            let is_here = items.iter().any(|listed| listed.cursor.execution_id == execution.execution_id);
+            if !is_here && last.is_none_or(|last| at >= last.at) {
+                items.push(Listed { cursor: Cursor { at, execution_id: execution.execution_id.clone() }, execution });
+            }
+        }
+        items.sort_by_cached_key(|listed| Reverse((listed.cursor.at, listed.cursor.execution_id.clone())));
+        Ok(())
+    }
+}
+
+/// Executions, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub items: Vec<Listed>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<Cursor>,
+}
+
+/// That of the two which has more of what was said of it.
+fn newer(known: Execution, stored: Execution) -> Execution {
+    let has_all =
+        |one: &Execution, of: &Execution| of.as_of.0.iter().all(|(source, seq)| one.as_of.covers(source, *seq));
+    if has_all(&known, &stored) || known.status.rank() > stored.status.rank() { known } else { stored }
+}
+
+/// As well as the store knows it: events do not say it, and it is not kept with each.
+fn about(event: &Event, Found { execution, namespace, .. }: &Found) -> About {
+    let labels: Labels = execution.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let pod_name = match &event.payload {
+        Payload::PodScheduled { pod_name, .. }
+        | Payload::PodRunning { pod_name, .. }
+        | Payload::PodTerminated { pod_name, .. }
+        | Payload::PodDeleted { pod_name, .. } => Some(pod_name),
+        _ => None,
+    };
+    let is_it = |pod: &&PodSummary| Some(&pod.name) == pod_name && pod.attempt == event.attempt;
+    let pod_uid = execution.pods.iter().find(is_it).map(|pod| pod.uid.clone());
+    About { namespace: namespace.clone(), labels, pod_uid }
+}

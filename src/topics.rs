@@ -1,0 +1,303 @@
+//! The topics of a Kafka, read by no group: by processes that each need all of what is there.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{join_all, select_all},
+};
+use podherald_core::{about::About, topic::Topic};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{Consumer, ConsumerContext, StreamConsumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Headers as _},
+    types::RDKafkaErrorCode as Code,
+    util::Timeout,
+};
+use tokio::{task::spawn_blocking, time::Instant};
+
+use crate::{
+    journal::Place,
+    sink::{
+        Fault,
+        kafka::{LEASE_HEADER, Names, Options, Trouble, Way},
+    },
+};
+
+/// Where a partition is begun of which it is not known how far it was read.
+#[derive(Debug, Clone)]
+pub(crate) enum Beginning {
+    /// With what was published at this time, in milliseconds.
+    Time(i64),
+    /// Where this group has come to (`kafka.topic_prefix` stands before its name), or with the oldest that is kept.
+    Group(&'static str),
+}
+
+/// A message.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Where the next one is.
+    pub(crate) place: Place,
+    /// The Lease for which it was published.
+    pub(crate) lease: Option<Vec<u8>>,
+    /// Which pod it is about.
+    pub(crate) about: About,
+    /// The event.
+    pub(crate) bytes: Bytes,
+}
+
+/// See the module.
+pub(crate) struct Topics {
+    readers: Vec<Reader>,
+    way: Way,
+}
+
+/// One topic on its way in.
+struct Reader {
+    /// Only its end takes it away.
+    consumer: Option<StreamConsumer<Context>>,
+    partitions: BTreeMap<i32, Partition>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Partition {
+    is_at_end: bool,
+    /// When it was last; before, when it was begun.
+    was_at_end: Instant,
+}
+
+struct Context(Trouble);
+
+impl rdkafka::ClientContext for Context {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Context {}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The end of a client takes a while.
+        let consumer = self.consumer.take();
+        spawn_blocking(move || drop(consumer));
+    }
+}
+
+impl Reader {
+    fn consumer(&self) -> &StreamConsumer<Context> {
+        self.consumer.as_ref().expect("it has not ended")
+    }
+}
+
+impl Topics {
+    /// Begins these topics where the places say, and elsewhere at this beginning.
+    ///
+    /// # Errors
+    /// No broker answers, a topic is missing, or what may not be done.
+    pub(crate) async fn open(
+        options: &Options,
+        topics: &[Topic],
+        places: &[Place],
+        beginning: Beginning,
+    ) -> Result<Self, Fault> {
+        let way = Way::new(options.brokers.as_str(), options.timeout);
+        let client = options.client().await;
+        let (client, password) = client.map_err(|error| way.wrong(&crate::wording::of(&error)))?;
+        let way = way.with_secret(password.as_deref());
+        let names = Names::new(&options.topic_prefix);
+        // The client wants one; it is neither joined nor committed to.
+        let group = match &beginning {
+            Beginning::Group(group) => format!("{}{group}", options.topic_prefix),
+            Beginning::Time(_) => "podherald-follower".to_owned(),
+        };
+        let config = consuming(&client, &group);
+        let timeout = options.timeout;
+        let opening = topics.iter().map(|topic| {
+            let (config, topic, way) = (config.clone(), names.of(*topic), way.clone());
+            let (places, beginning) = (places.to_vec(), beginning.clone());
+            spawn_blocking(move || {
+                open(&config, &topic, &places, &beginning, timeout).map_err(|error| wording(&way, &error))
+            })
+        });
+        let mut readers = Vec::new();
+        for opened in join_all(opening).await {
+            readers.push(opened.map_err(|error| Fault(error.to_string()))??);
+        }
+        Ok(Self { readers, way })
+    }
+
+    /// Waits for the next message; none where a partition has just come to its end. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// Nothing comes any more: they are to be opened anew.
+    pub(crate) async fn next(&mut self) -> Result<Option<Found>, Fault> {
+        // Each is dropped when another is ready, and takes nothing with it.
+        let receiving = self.readers.iter().map(|reader| {
+            let receive = async { reader.consumer().recv().await.map(|message| found(&message)) };
+            receive.boxed()
+        });
+        let (received, topic, _) = select_all(receiving).await;
+        let now = Instant::now();
+        match received {
+            Ok(found) => {
+                if let Some(partition) = self.readers[topic].partitions.get_mut(&found.place.partition)
+                    && partition.is_at_end
+                {
+                    *partition = Partition { is_at_end: false, was_at_end: now };
+                }
+                Ok(Some(found))
+            }
+            Err(KafkaError::PartitionEOF(partition)) => {
+                let at_end = Partition { is_at_end: true, was_at_end: now };
+                self.readers[topic].partitions.insert(partition, at_end);
+                Ok(None)
+            }
+            Err(error) => {
+                let trouble = self.readers.iter().find_map(|reader| reader.consumer().context().0.get());
+                Err(self.way.fault(&error, trouble.as_ref()))
+            }
+        }
+    }
+
+    /// What is there already, without waiting.
+    pub(crate) fn try_next(&mut self) -> Option<Result<Option<Found>, Fault>> {
+        self.next().now_or_never()
+    }
+
+    /// True if nothing more was there when it was last asked for.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.partitions().all(|partition| partition.is_at_end)
+    }
+
+    /// All that was published some moments before this time has been given.
+    pub(crate) fn read_up_to(&self) -> Instant {
+        let now = Instant::now();
+        self.partitions()
+            .map(|partition| if partition.is_at_end { now } else { partition.was_at_end })
+            .min()
+            .unwrap_or(now)
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.readers.iter().flat_map(|reader| reader.partitions.values())
+    }
+}
+
+fn wording(way: &Way, error: &KafkaError) -> Fault {
+    match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => way.wrong(&format!(
+            "its user may not do what is needed; the ACLs are Describe and Read on the topics, and Describe on the group \
+             event-store ({error})"
+        )),
+        _ => way.fault(error, None),
+    }
+}
+
+fn consuming(client: &ClientConfig, group: &str) -> ClientConfig {
+    let mut config = client.clone();
+    for (name, value) in [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("fetch.wait.max.ms", "100"),
+        ("queued.max.messages.kbytes", "16384"),
+    ] {
+        config.set(name, value);
+    }
+    config
+}
+
+fn found(message: &BorrowedMessage<'_>) -> Found {
+    let (mut lease, mut about) = (None, About::default());
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        match header.key.strip_prefix("ce_") {
+            Some(name) => about.read(name, header.value.unwrap_or_default()),
+            None if header.key == LEASE_HEADER => lease = header.value.map(<[u8]>::to_vec),
+            None => {}
+        }
+    }
+    let (topic, partition, next) = (message.topic().to_owned(), message.partition(), message.offset() + 1);
+    let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+    Found { place: Place { topic, partition, next }, lease, about, bytes }
+}
+
+/// A reader of a topic, from where it was left. Blocks.
+fn open(
+    config: &ClientConfig,
+    topic: &str,
+    places: &[Place],
+    beginning: &Beginning,
+    timeout: Duration,
+) -> Result<Reader, KafkaError> {
+    let consumer: StreamConsumer<Context> = config.create_with_context(Context(Trouble::default()))?;
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let found = metadata.topics().first().filter(|found| found.error().is_none());
+    let Some(found) = found else { return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)) };
+    let partitions: Vec<i32> = found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+    let mut begun = match beginning {
+        Beginning::Time(from) => at_time(&consumer, topic, &partitions, *from, timeout)?,
+        Beginning::Group(_) => where_the_group_is(&consumer, topic, &partitions, timeout)?,
+    };
+    for place in places.iter().filter(|place| place.topic == topic) {
+        begun.insert(place.partition, Offset::Offset(place.next));
+    }
+    let mut assigned = TopicPartitionList::new();
+    for partition in &partitions {
+        let offset = begun.get(partition).copied().unwrap_or(Offset::Beginning);
+        assigned.add_partition_offset(topic, *partition, offset)?;
+    }
+    consumer.assign(&assigned)?;
+    let begun = Partition { is_at_end: false, was_at_end: Instant::now() };
+    Ok(Reader {
+        consumer: Some(consumer),
+        partitions: partitions.iter().map(|partition| (*partition, begun)).collect(),
+    })
+}
+
+fn at_time(
+    consumer: &StreamConsumer<Context>,
+    topic: &str,
+    partitions: &[i32],
+    from: i64,
+    timeout: Duration,
+) -> Result<BTreeMap<i32, Offset>, KafkaError> {
+    // Before the times are asked for: what comes in between must not be passed.
+    let mut ends = BTreeMap::new();
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        ends.insert(*partition, consumer.fetch_watermarks(topic, *partition, timeout)?.1);
+        asked.add_partition_offset(topic, *partition, Offset::Offset(from))?;
+    }
+    let by_time = consumer.offsets_for_times(asked, Timeout::After(timeout))?;
+    let offset = |partition: i32, end: i64| match by_time.find_partition(topic, partition).map(|found| found.offset()) {
+        Some(offset @ Offset::Offset(_)) => offset,
+        _ => Offset::Offset(end),
+    };
+    Ok(ends.into_iter().map(|(partition, end)| (partition, offset(partition, end))).collect())
+}
+
+fn where_the_group_is(
+    consumer: &StreamConsumer<Context>,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<BTreeMap<i32, Offset>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition(topic, *partition);
+    }
+    let committed = consumer.committed_offsets(asked, Timeout::After(timeout))?;
+    let committed = committed.elements_for_topic(topic);
+    let is_known = |offset: Offset| matches!(offset, Offset::Offset(_));
+    Ok(committed.iter().filter(|of| is_known(of.offset())).map(|of| (of.partition(), of.offset())).collect())
+}
