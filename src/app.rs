@@ -322,7 +322,8 @@ fn monitor_of(config: &Config) -> Result<http::Monitor, Error> {
         return Ok(http::Monitor::Here);
     }
     let Some(url) = &config.http.monitor_url else { return Ok(http::Monitor::Unknown) };
-    Ok(http::Monitor::At(Upstream::new(url.uri().clone()).map_err(Error::Certificates)?))
+    let upstream = Upstream::new(url.uri().clone()).map_err(Error::Certificates)?;
+    Ok(http::Monitor::At(Arc::new(upstream)))
 }
 
 async fn open_journal(config: &Config, data_dir: &Path, registry: &mut Registry) -> Result<Arc<dyn Journal>, Error> {

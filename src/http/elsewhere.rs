@@ -29,7 +29,7 @@ pub enum Monitor {
     /// Nobody says.
     Unknown,
     /// There.
-    At(Upstream),
+    At(Arc<Upstream>),
 }
 
 impl Monitor {

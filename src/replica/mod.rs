@@ -233,10 +233,13 @@ impl Replica {
     }
 }
 
+/// Whose past was asked for, and whether the journal has it now.
+type Fetch = (Arc<str>, Result<(), String>);
+
 /// Questions to the store, a few at a time.
 #[derive(Default)]
 struct Fetches {
-    under_way: FuturesUnordered<BoxFuture<'static, (Arc<str>, Result<(), String>)>>,
+    under_way: FuturesUnordered<BoxFuture<'static, Fetch>>,
 }
 
 impl Fetches {

@@ -153,6 +153,6 @@ mod tests {
         assert_eq!(seqs(&waiting.take_above(2)), [0; 0]);
         assert_eq!(seqs(&waiting.take_above(1)), [9]);
         assert_eq!(seqs(&waiting.take_above(0)), [5]);
-        assert!(waiting.is_empty() && waiting.len() == 0);
+        assert!(waiting.is_empty());
     }
 }

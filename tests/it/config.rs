@@ -80,10 +80,10 @@ fn the_file_is_the_flags_then_the_environments_then_the_one_that_lies_there() {
 fn what_config_prints_is_a_configuration_of_the_same_meaning() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["config", "--set", "kube.label_selectors=app in (a,b);eval-id", "--listen", "[::1]:9"];
-    let output = run(&directory, &arguments, &[("PODHERALD_ROLES", "api")]);
+    let output = run(&directory, &arguments, &[("PODHERALD_ROLES", "monitor")]);
     fs::write(directory.path().join("podherald.toml"), &output.stdout).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("roles = [\"api\"] # set by PODHERALD_ROLES\n"), "{text}");
+    assert!(text.contains("roles = [\"monitor\"] # set by PODHERALD_ROLES\n"), "{text}");
     assert!(text.contains("# `PODHERALD_HTTP__HEARTBEAT`, default `\"15s\"`.\nheartbeat = \"15s\"\n"), "{text}");
     assert_eq!(printed(&directory, &[], &[]), text.parse().unwrap());
 }
