@@ -13,6 +13,7 @@ use crate::{
     identity::Marks,
     output::Collected,
     pod::{Container, Labels, Phase, RestartPolicy, Termination},
+    silence::Look,
 };
 
 /// One pod of one attempt, or the Job that is the attempt. A Job's record leaves the fields of containers as they were born.
@@ -110,6 +111,9 @@ pub struct Evidence {
     /// First seen: the pod ended, or its node was lost, while the main container still ran (T24).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_off_at: Option<Timestamp>,
+    /// What became of the last look for it, when nothing was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<Box<Look>>,
     /// The pod is no longer there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
@@ -193,6 +197,7 @@ impl Evidence {
             deletion: None,
             intent: None,
             cut_off_at: None,
+            look: None,
             gone: None,
             ending: None,
             terminal: None,
