@@ -6,7 +6,6 @@ use podherald_core::{
     event::{CauseClass, ExitSource, Payload, Terminal},
     evidence::{Evidence, Outcome},
     mapper::{Observation, Policy, Step, begin, node_to_ask, observe},
-    output::Collected,
     pod::{Container, ContainerState, ContainerStatus, Phase, Pod, RestartPolicy, Termination},
     silence::{Node, Patience, Readiness, Ready},
 };
@@ -293,6 +292,6 @@ proptest! {
                 break;
             }
         }
-        prop_assert!(watched.evidence.ending.is_none() || !watched.observes(now, Observation::Collected(Box::new(Collected::default()))).events.is_empty());
+        prop_assert!(watched.evidence.ending.is_none() || !watched.observes(now, Observation::Collected(Box::default())).events.is_empty());
     }
 }
