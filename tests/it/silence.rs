@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
+    jobs,
     pods::{NAMESPACE, ended, running},
     scripted_api::{Failure, Kind, Refusal, log_text},
     world::World,
@@ -210,4 +211,20 @@ async fn a_node_that_is_back_before_the_grace_is_over_costs_nothing() {
     timeout["status"] = json!({"phase": "Failed", "reason": "DeadlineExceeded"});
     world.api.apply(timeout);
     world.until("a", "timeout", MINUTE).await;
+}
+
+/// T33, T58: the Job waits for a pod that nobody ends. By the Job's deadline that is a timeout, for its controller has said so.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_for_a_lost_pod_ends_as_it_has_announced() {
+    let mut world = world(&[]).await;
+    let target = json!({"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"});
+    world.api.apply(jobs::job(json!([target])));
+    world.api.apply(deleted(jobs::running("work-a")));
+    sleep(MINUTE / 2 + 2 * GRACE + LITTLE).await;
+    assert_eq!(world.execution("e").await["status"], "running");
+    world.kill().await;
+    world.start().await;
+    let end = world.until("e", "timeout", GRACE + LITTLE).await;
+    let told = evidence(&end);
+    assert!(told.contains("DeadlineExceeded") && told.contains("node node-1: there is none"), "{told}");
 }
