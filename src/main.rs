@@ -19,6 +19,7 @@ use podherald::{
     monitor::hold::command,
     store, supervisor, telemetry, wording,
 };
+use podherald_core::mapper::Policy;
 
 /// Frames are decoded on one thread and dropped on another, thousands a second: the system's allocator spends a sixth of
 /// all time on that.
@@ -70,7 +71,8 @@ fn explain(config: &Config, file: Option<PathBuf>, logs: Option<PathBuf>) -> any
     let options = explain::Options {
         file,
         logs,
-        policy: app::policy(config),
+        // There is nobody to ask.
+        policy: Policy { must_hear: None, ..app::policy(config) },
         places: config.kube.execution_id.clone(),
         limits: app::limits(config),
     };

@@ -1,7 +1,7 @@
 //! What components go by, as the settings say it.
 
 use jiff::SignedDuration;
-use podherald_core::{mapper::Policy, output::Limits};
+use podherald_core::{mapper::Policy, output::Limits, silence::Patience};
 
 use crate::{
     config::Config,
@@ -103,6 +103,10 @@ pub fn policy(config: &Config) -> Policy {
         config_error_grace: signed(config.monitor.config_error_grace),
         unschedulable_deadline: config.monitor.unschedulable_deadline.map(signed),
         max_indexes: config.logs.max_indexes,
+        must_hear: Some(Patience {
+            grace: signed(config.monitor.must_hear_grace),
+            by: config.monitor.must_hear_by.map(signed),
+        }),
         hold: config.monitor.hold,
         environment: config.telemetry.environment.as_str().to_owned(),
         ..Policy::default()

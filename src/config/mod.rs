@@ -254,7 +254,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 98);
+        assert_eq!(keys.len(), 100);
     }
 
     #[test]
@@ -337,6 +337,8 @@ mod tests {
             (vec![("cleaner.dry_run", "maybe")], "`true` or `false`"),
             (vec![("roles", "api,coordinator")], "the roles that this version has"),
             (vec![("monitor.exit_grace", "10")], "a duration such as"),
+            (vec![("monitor.must_hear_grace", "0s")], "more than nothing"),
+            (vec![("monitor.must_hear_by", "0s")], "more than nothing"),
             (vec![("monitor.lease", "podherald")], "a Lease as `NAMESPACE/NAME`"),
             (vec![("monitor.lease", "a/b/c")], "a Lease as `NAMESPACE/NAME`"),
             (vec![("monitor.lease", "a/b"), ("kube.mode", "cluster")], "`off` without kafka.brokers"),

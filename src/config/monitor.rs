@@ -25,6 +25,14 @@ settings! {
         /// How long a pod may find no node before the attempt ends as never started; `off`: for ever.
         /// `PODHERALD_MONITOR__UNSCHEDULABLE_DEADLINE`, default `"off"`.
         unschedulable_deadline: Option<Duration> = "off",
+        /// How late an end may be that is due by the pod's own deadline or by its deletion. Then the API server is asked for the pod
+        /// and, where the role in `deploy/nodes.yaml` allows it, for its node; a node that is found lost, and found the same as
+        /// long again later, ends the attempt. A node that may not be asked for leaves such an end `unknown`.
+        /// `PODHERALD_MONITOR__MUST_HEAR_GRACE`, default `"3m"`.
+        must_hear_grace: Duration = "3m",
+        /// How long after its start the same is asked for a pod that has no deadline, and then again and again; `off`: never.
+        /// `PODHERALD_MONITOR__MUST_HEAR_BY`, default `"off"`.
+        must_hear_by: Option<Duration> = "off",
         /// Put the finalizer `podherald.dev/result` on pods, so that none is gone before its end is told to every required sink;
         /// it needs the role in `deploy/hold.yaml`. A pod that has it is let go all the same where this is `false`.
         /// `PODHERALD_MONITOR__HOLD`, default `false`.
@@ -46,6 +54,10 @@ impl Monitor {
     pub(super) fn validate(&self, effective: &Effective, has_kafka: bool, mode: Mode) -> Result<(), Error> {
         positive(effective, "monitor.reconcile_interval", self.reconcile_interval)?;
         positive(effective, "monitor.hold_ceiling", self.hold_ceiling)?;
+        positive(effective, "monitor.must_hear_grace", self.must_hear_grace)?;
+        if let Some(by) = self.must_hear_by {
+            positive(effective, "monitor.must_hear_by", by)?;
+        }
         let is_whole = self.lease_duration.subsec_nanos() == 0;
         if !is_whole || !LEASE_SECONDS.contains(&self.lease_duration.as_secs()) {
             return Err(effective.refuse("monitor.lease_duration", "whole seconds from 3s to 1h"));

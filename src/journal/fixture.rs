@@ -64,6 +64,7 @@ impl Pod {
                 deletion: None,
                 intent: None,
                 cut_off_at: None,
+                look: None,
                 gone: None,
                 ending: None,
                 terminal: None,

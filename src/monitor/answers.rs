@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use podherald_core::{job, mapper::Observation};
+use podherald_core::{
+    job,
+    mapper::{self, Observation},
+    silence::Node,
+};
 use tokio::time::Instant;
 
 use super::{Monitor, resolve::Answer, step::Outcome};
@@ -26,10 +30,13 @@ impl Monitor {
                     self.observe(uid, Observation::Gone { deleted }, outcome);
                 }
             }
-            Answer::Pod(found) => {
+            Answer::Pod(found, node) => {
                 let Some(pod) = self.identified(*found) else { return };
                 let is_outdated = self.is_outdated(uid, pod.version);
                 self.observe(uid, Observation::Seen(&pod), outcome);
+                if let Some(node) = node.filter(|_| !is_outdated) {
+                    self.looked(uid, node, outcome);
+                }
                 self.found(uid, is_outdated);
             }
             Answer::Job(found) => {
@@ -41,6 +48,44 @@ impl Monitor {
             Answer::Failed => self.ask_again(uid),
         }
         self.index.reschedule(uid);
+    }
+
+    /// Asks for a pod of which nothing is heard, unless the API server is to be asked later anyway.
+    pub(super) fn look(&mut self, uid: &str) {
+        let now = self.clock.now();
+        let Some(tracked) = self.index.get_mut(uid) else { return };
+        let is_due = mapper::node_to_ask(&tracked.evidence, &self.options.policy, now).is_some();
+        if is_due && tracked.recheck.is_none() {
+            self.resolve(uid);
+        }
+    }
+
+    /// Takes in what was found of the node of a pod that is not heard of.
+    fn looked(&mut self, uid: &str, node: Node, outcome: &mut Outcome) {
+        let was_open = self.index.evidence(uid).is_some_and(|evidence| evidence.ending.is_none());
+        let found = node.word();
+        self.observe(uid, Observation::Looked(node), outcome);
+        let Some(evidence) = self.index.evidence(uid).filter(|_| was_open) else { return };
+        self.metrics.count_unheard(found, evidence.ending.is_some());
+        let (namespace, name) = (evidence.namespace.as_str(), evidence.name.as_str());
+        let (execution_id, node) = (evidence.execution_id.as_str(), evidence.node_name.as_deref());
+        match &evidence.ending {
+            Some(ending) => {
+                let why = ending.cause.as_ref().map(|cause| cause.evidence.join("; "));
+                tracing::warn!(
+                    namespace,
+                    name,
+                    execution_id,
+                    node,
+                    found,
+                    why,
+                    "nothing was heard of it: its attempt ends"
+                );
+            }
+            None => {
+                tracing::info!(namespace, name, execution_id, node, found, "nothing is heard of it, will look again");
+            }
+        }
     }
 
     /// A GET has shown it, maybe as it was long ago.

@@ -400,6 +400,7 @@ impl Monitor {
             mapper::Observation::Seen(_)
             | mapper::Observation::Progress { .. }
             | mapper::Observation::HeldTooLong
+            | mapper::Observation::Looked(_)
             | mapper::Observation::AttemptEnded(_)
             | mapper::Observation::Superseded => {}
         }
@@ -411,7 +412,7 @@ impl Monitor {
         self.metrics.observations.inc();
         let execution_id = evidence.execution_id.clone();
         let pods = || self.index.pods_of_job(&execution_id, uid);
-        let JobStep { own: Step { changed, events, collect, wake }, superseded, confirm } =
+        let JobStep { own: Step { changed, events, collect, wake, .. }, superseded, confirm } =
             job::observe(Arc::make_mut(&mut evidence), observation, pods, &self.options.policy, now);
         let events = told_by(self.is_leading, Arc::make_mut(&mut evidence), events);
         if evidence.is_closed() {

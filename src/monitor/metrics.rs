@@ -15,6 +15,12 @@ pub struct FieldLabel {
     field: &'static str,
 }
 
+/// Label of a look for what is not heard of: what was found of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NodeLabel {
+    node: &'static str,
+}
+
 /// The monitor's counters; clones share their values.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -46,6 +52,10 @@ pub struct Metrics {
     pub resolutions: Counter,
     /// Such requests that failed and are tried again.
     pub resolution_failures: Counter,
+    /// Looks for pods of which nothing was heard that should have been, by what was found of their node.
+    pub unheard_looks: Family<NodeLabel, Counter>,
+    /// Pods given up because nothing was heard of them.
+    pub unheard_ends: Family<NodeLabel, Counter>,
     /// Looks and answers older than what was known by then.
     pub outdated: Counter,
     /// Jobs whose pods are held back until it is known whether the Job is tracked.
@@ -100,6 +110,16 @@ impl Metrics {
             self.resolutions.clone(),
         );
         registry.register("resolution_failures", "Such GETs that failed", self.resolution_failures.clone());
+        registry.register(
+            "unheard_looks",
+            "Looks for pods of which nothing was heard that should have been, by what was found of their node",
+            self.unheard_looks.clone(),
+        );
+        registry.register(
+            "unheard_ends",
+            "Pods that ended because nothing was heard of them, by what was found of their node",
+            self.unheard_ends.clone(),
+        );
         registry.register("outdated", "Looks and answers older than what was known by then", self.outdated.clone());
         registry.register("tracked_pods", "Pods and Jobs in the index", self.tracked.clone());
         registry.register("collecting", "Attempts whose output is being read", self.collecting.clone());
@@ -109,6 +129,14 @@ impl Metrics {
             self.told_seconds.0.clone(),
         );
         registry.register("queued_sightings", "Sightings waiting for the monitor", self.queued.clone());
+    }
+
+    /// Counts a look for a pod that is not heard of.
+    pub fn count_unheard(&self, node: &'static str, has_ended: bool) {
+        self.unheard_looks.get_or_create(&NodeLabel { node }).inc();
+        if has_ended {
+            self.unheard_ends.get_or_create(&NodeLabel { node }).inc();
+        }
     }
 
     /// Counts the unreadable fields of one frame.

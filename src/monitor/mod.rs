@@ -30,10 +30,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
-    evidence::{Ending, Evidence},
+    evidence::{Ending, Evidence, MainState},
     identity::Place,
     job::indexes,
-    mapper::Policy,
+    mapper::{self, Policy},
     output::Collected,
     told::Told,
 };
@@ -412,6 +412,7 @@ impl Monitor {
         tracked.resolving = true;
         tracked.recheck = None;
         let evidence = &tracked.evidence;
+        let node = mapper::node_to_ask(evidence, &self.options.policy, self.clock.now());
         let object = Object {
             kind: if evidence.subject.job().is_some() { resolve::Kind::Job } else { resolve::Kind::Pod },
             namespace: evidence.namespace.clone(),
@@ -419,6 +420,7 @@ impl Monitor {
             uid: uid.to_owned(),
             // Of a deletion that a watch has told there are two witnesses.
             is_doubtful: evidence.version.is_some() && !tracked.left,
+            node: node.map(str::to_owned),
         };
         self.index.reschedule(uid);
         let resolver = self.resolver.clone();
@@ -452,6 +454,7 @@ fn job(evidence: &Evidence, ending: &Ending, policy: &Policy, beginning: Option<
         in_full: indexes::keeps_output(evidence, policy),
         container: ending.container.clone(),
         gone: evidence.gone.is_some(),
+        is_open: evidence.state == MainState::Running,
         termination_message: ending.message.clone(),
         beginning: beginning.filter(Beginning::is_telling),
         deadline,

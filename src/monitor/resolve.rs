@@ -1,10 +1,21 @@
 //! Is this pod or Job really gone? Only a GET past every cache can say (T7, T20), and of several API servers behind one address
 //! one may be behind: a 404 does not say of when it is, so a list of that one name says it too.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use kube::{Api, Client, Resource, api::ListParams};
-use podherald_core::pod::JobRef;
+use http::StatusCode;
+use kube::{
+    Api, Client, Resource,
+    api::{GetParams, ListParams},
+    core::Request,
+};
+use podherald_core::{pod::JobRef, silence::Node};
 use tokio::sync::Semaphore;
 
 use crate::wording;
@@ -28,8 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) enum Answer {
     /// None of that name, or another one, in this version of the cluster; none: whatever the version.
     Absent(Option<u64>),
-    /// The pod is there.
-    Pod(Box<wire::Pod>),
+    /// The pod is there, and this of its node where that was asked for.
+    Pod(Box<wire::Pod>, Option<Node>),
     /// The Job is there.
     Job(Box<wire::Job>),
     /// It did not say.
@@ -45,6 +56,8 @@ pub(super) struct Object {
     pub(super) uid: String,
     /// Whether it matters of when an absence is.
     pub(super) is_doubtful: bool,
+    /// The node to ask for as well, if the pod is there.
+    pub(super) node: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,24 +83,35 @@ pub(super) struct Resolver {
     client: Client,
     places: Arc<Semaphore>,
     metrics: Metrics,
+    /// The last answer about a node was that we may not ask.
+    is_forbidden: Arc<AtomicBool>,
 }
 
 impl Resolver {
     pub(super) fn new(base: &Client, metrics: Metrics) -> Self {
-        Self { client: attentive(base, Activity::begin()), places: Arc::new(Semaphore::new(CONCURRENCY)), metrics }
+        Self {
+            client: attentive(base, Activity::begin()),
+            places: Arc::new(Semaphore::new(CONCURRENCY)),
+            metrics,
+            is_forbidden: Arc::default(),
+        }
     }
 
     pub(super) async fn ask(&self, object: &Object) -> Answer {
         let Ok(_place) = self.places.acquire().await else { return Answer::Failed };
         self.metrics.resolutions.inc();
         let asked = match object.kind {
-            Kind::Pod => self.get(object, |pod: wire::Pod| Answer::Pod(Box::new(pod))).await,
+            Kind::Pod => self.get(object, |pod: wire::Pod| Answer::Pod(Box::new(pod), None)).await,
             Kind::Job => self.get(object, |job: wire::Job| Answer::Job(Box::new(job))).await,
+        };
+        let asked = match (asked, &object.node) {
+            (Ok(Answer::Pod(pod, _)), Some(node)) => self.node(node).await.map(|node| Answer::Pod(pod, Some(node))),
+            (asked, _) => asked,
         };
         asked.unwrap_or_else(|failure| {
             self.metrics.resolution_failures.inc();
             let Object { namespace, name, uid, .. } = object;
-            tracing::warn!(namespace, name, uid, failure, "cannot tell whether it is gone, will ask again");
+            tracing::warn!(namespace, name, uid, failure, "cannot tell what became of it, will ask again");
             Answer::Failed
         })
     }
@@ -107,6 +131,31 @@ impl Resolver {
             Some(_) => Ok(Answer::Absent(version(found.meta().resource_version.as_deref()))),
             None => Err("the answer has no identity".to_owned()),
         }
+    }
+
+    /// What a node says of itself, or is said of it.
+    async fn node(&self, name: &str) -> Result<Node, String> {
+        self.metrics.resolutions.inc();
+        let request =
+            Request::new("/api/v1/nodes").get(name, &GetParams::default()).map_err(|error| wording::of(&error))?;
+        let asked = in_time(async {
+            match self.client.request::<wire::Node>(request).await {
+                Ok(wire::Node(readiness)) => Ok(Node::There(readiness)),
+                Err(kube::Error::Api(status)) if status.code == StatusCode::NOT_FOUND => Ok(Node::Gone),
+                Err(kube::Error::Api(status)) if status.code == StatusCode::FORBIDDEN => Ok(Node::Forbidden),
+                Err(error) => Err(error),
+            }
+        });
+        let node = asked.await?;
+        let is_forbidden = node == Node::Forbidden;
+        if is_forbidden && !self.is_forbidden.swap(is_forbidden, Ordering::Relaxed) {
+            tracing::warn!(
+                node = name,
+                "nodes may not be asked for, so that one is lost will stay unknown; deploy/nodes.yaml has the right to get them"
+            );
+        }
+        self.is_forbidden.store(is_forbidden, Ordering::Relaxed);
+        Ok(node)
     }
 
     async fn list<F: Facts>(

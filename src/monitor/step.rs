@@ -43,6 +43,8 @@ pub(super) struct Outcome {
     pub(super) changes: Changes,
     pub(super) collect: Vec<String>,
     pub(super) resolve: Vec<String>,
+    /// Pods of which nothing is heard that should be.
+    look: Vec<String>,
     running: Vec<String>,
     /// Pods of whose attempt all is told, once this turn is durable.
     told: Vec<String>,
@@ -105,6 +107,9 @@ impl Monitor {
         self.wake(&outcome.resolve).await?;
         for uid in outcome.resolve {
             self.resolve(&uid);
+        }
+        for uid in outcome.look {
+            self.look(&uid);
         }
         for uid in outcome.confirm {
             self.list_pods_of(&uid);
@@ -452,7 +457,8 @@ impl Monitor {
         let is_tick = matches!(observation, Observation::Tick);
         let is_overdue = matches!(observation, Observation::HeldTooLong);
         let evidence = Arc::make_mut(&mut tracked.evidence);
-        let Step { changed, events, collect, wake } = mapper::observe(evidence, observation, &self.options.policy, now);
+        let Step { changed, events, collect, wake, look } =
+            mapper::observe(evidence, observation, &self.options.policy, now);
         let events = told_by(self.is_leading, evidence, events);
         if evidence.is_closed() {
             outcome.closed.push(uid.to_owned());
@@ -477,6 +483,9 @@ impl Monitor {
         }
         if collect && self.is_leading {
             outcome.collect.push(uid.to_owned());
+        }
+        if look {
+            outcome.look.push(uid.to_owned());
         }
         let is_news = changed || is_unsaved || is_tick;
         let job = tracked.evidence.subject.of_job().filter(|_| is_news).map(|part| part.job.clone());

@@ -24,6 +24,7 @@ use serde::{
 use self::object::Meta;
 pub use self::{
     job::Job,
+    node::Node,
     object::{Facts, Object},
 };
 
@@ -209,8 +210,9 @@ macro_rules! objects {
     )*};
 }
 
-// Here, below the macro that it uses.
+// Here, below the macro that they use.
 mod job;
+mod node;
 
 type List<T> = Vec<Field<T>>;
 type Entries = Vec<(String, Field<String>)>;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
@@ -35,6 +35,12 @@ struct World {
     herald: Inside,
 }
 
+/// The node that all pods are on.
+fn node(ready: &str) -> Value {
+    let conditions = json!([{"type": "Ready", "status": ready}]);
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "status": {"conditions": conditions}})
+}
+
 impl World {
     async fn new(settings: &[(&str, &str)]) -> Self {
         let clock = Arc::new(TokioClock::starting_at("2026-02-10T12:00:03Z".parse::<Timestamp>().unwrap()));
@@ -42,6 +48,7 @@ impl World {
         let now = move || podherald::clock::Clock::now(&*honest);
         let cluster = Cluster::new(Options { clock: Arc::new(now), seed: Some(1) });
         cluster.set_logs(Arc::new(Chronicle::default()));
+        cluster.create(Kind::Node, "", node("True")).unwrap();
         let client = Client::new(kube_sim::api::Api::new(cluster.clone()), NAMESPACE);
         let mut world = Self { cluster, client, faults: Faults::default(), herald: Inside::new(clock, settings) };
         world.start().await;
@@ -228,6 +235,28 @@ async fn a_deleted_pod_is_let_go_at_the_ceiling_and_its_record_says_that_its_res
     let runs = world.terminal("runs").await;
     let facts = runs[0]["cause"]["evidence"].as_array().unwrap();
     assert!(facts.iter().any(|fact| fact.as_str().unwrap().starts_with("result_unproven: ")), "{facts:?}");
+}
+
+/// T33: whose end is made up, but not before it is overdue.
+#[tokio::test(start_paused = true)]
+async fn a_held_pod_on_a_lost_node_goes_once_its_end_is_told_and_long_before_the_ceiling() {
+    let world = World::new(&HOLD).await;
+    world.run("e1", json!({})).await;
+    let lost = Patch::Merge(json!({"status": node("Unknown")["status"]}));
+    Api::<Node>::all(world.client.clone()).patch_status("node-1", &PatchParams::default(), &lost).await.unwrap();
+    world.faults.hold_sinks(true);
+    world.delete("e1").await;
+    sleep(SECOND * 300).await;
+    assert_eq!(world.terminal("e1").await, Vec::<Value>::new());
+    sleep(SECOND * 120).await;
+    let told = world.terminal("e1").await;
+    assert_eq!((told.len(), told[0]["cause"]["class"].as_str()), (1, Some("node_lost")), "{told:?}");
+    assert!(world.is_held("e1"), "no sink has its end yet");
+    world.faults.hold_sinks(false);
+    sleep(SECOND * 20).await;
+    assert_eq!(world.metadata("e1"), None);
+    assert_eq!(world.herald.metric("podherald_hold_result_unproven_total").await, 0);
+    assert_eq!(world.terminal("e1").await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ mod rules;
 mod s3_server;
 mod scripted_api;
 mod shipped;
+mod silence;
 mod size;
 mod stale;
 mod walk;

@@ -25,6 +25,7 @@ mod proxy;
 mod publisher;
 mod readers;
 mod results;
+mod silence;
 mod sink;
 mod soak;
 mod store;

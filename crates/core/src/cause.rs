@@ -3,15 +3,20 @@
 //! Everything is read off the evidence, so the same evidence always gives the same answer. What the kubelet knows
 //! (deadline, OOM, eviction, preemption, lost node) outranks what the program printed; what nobody knows stays unknown.
 
+mod facts;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     event::{Cause, CauseClass, ErrorType, Exit, ExitSource, Oom},
-    evidence::{Ending, Evidence, MainState, Outcome, PendingClass, Subject},
+    evidence::{Ending, Evidence, Outcome, PendingClass, Subject},
     mapper::Policy,
     merge::{NODE_LOST, is_node_lost, will_restart},
     pod::{Phase, Termination},
+    silence::{self, Loss, Verdict},
 };
+
+pub(crate) use self::facts::facts;
 
 /// SIGKILL and SIGTERM by the shell's convention: what a kubelet's kill looks like.
 const KILLED: [i32; 2] = [137, 143];
@@ -19,8 +24,13 @@ const KILLED: [i32; 2] = [137, 143];
 /// Has the attempt ended?
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
-    /// Not yet; look again at this time even if nothing new is seen.
-    Open(Option<Timestamp>),
+    /// Not yet.
+    Open {
+        /// Look again at this time even if nothing new is seen.
+        wake: Option<Timestamp>,
+        /// Nothing is heard of it that should be: the API server has to be asked.
+        look: bool,
+    },
     /// Yes, so.
     Ended(Box<Ending>),
 }
@@ -50,15 +60,22 @@ pub(crate) fn decide(evidence: &Evidence, policy: &Policy, now: Timestamp) -> De
         // A failed pod's or lost node's container may still tell its code (T24).
         let until = evidence.cut_off_at.map(|since| since + exit_patience(evidence, policy));
         return match until.filter(|until| now < *until) {
-            Some(until) => Decision::Open(Some(until)),
+            Some(until) => Decision::Open { wake: Some(until), look: false },
             None => judge.ended(judge.without_exit()),
         };
     }
-    match pending_deadline(evidence, policy) {
-        // A Job may have other pods, so what this means is for the Job to say.
-        Some(deadline) if now >= deadline && is_of_job => Decision::Open(None),
-        Some(deadline) if now >= deadline => judge.ended(judge.never_started()),
-        deadline => Decision::Open(deadline),
+    let deadline = pending_deadline(evidence, policy);
+    let is_stuck = deadline.is_some_and(|deadline| now >= deadline);
+    // A Job may have other pods, so what this means is for the Job to say.
+    if is_stuck && !is_of_job {
+        return judge.ended(judge.never_started());
+    }
+    let deadline = deadline.filter(|_| !is_stuck);
+    match silence::judge(evidence, policy.must_hear, now) {
+        Verdict::Bear => Decision::Open { wake: deadline, look: false },
+        Verdict::Wait(until) => Decision::Open { wake: deadline.into_iter().chain([until]).min(), look: false },
+        Verdict::Look => Decision::Open { wake: deadline, look: true },
+        Verdict::Lost(loss) => judge.ended(judge.lost(loss)),
     }
 }
 
@@ -225,15 +242,8 @@ impl Judge<'_> {
     fn ended_from_outside(&self, code: Option<i32>, end: &Termination) -> Option<Judgement> {
         let evidence = self.evidence;
         let was_killed = code.is_none_or(|code| KILLED.contains(&code));
-        let asked = evidence.intent.as_ref().filter(|intent| intent.cancels());
-        if let Some(intent) = asked
-            && let Some(deletion) = &evidence.deletion
-            && (deletion.while_running || was_killed)
-        {
-            return Some((
-                Outcome::Cancelled,
-                Some(Why::new(CauseClass::Cancelled, "Cancelled", intent.reason.clone())),
-            ));
+        if let Some(cancelled) = self.cancelled(was_killed) {
+            return Some(cancelled);
         }
         if code == Some(0) {
             return None;
@@ -249,6 +259,14 @@ impl Judge<'_> {
             return Some((Outcome::Failed, Some(cause)));
         }
         None
+    }
+
+    /// Somebody asked for the end, by intent and deletion, and it did not end by itself before.
+    fn cancelled(&self, was_killed: bool) -> Option<Judgement> {
+        let intent = self.evidence.intent.as_ref().filter(|intent| intent.cancels())?;
+        let deletion = self.evidence.deletion.as_ref()?;
+        let why = Why::new(CauseClass::Cancelled, "Cancelled", intent.reason.clone());
+        (deletion.while_running || was_killed).then_some((Outcome::Cancelled, Some(why)))
     }
 
     /// Eviction, preemption, loss of the node and plain deletion, as the pod tells of them.
@@ -370,6 +388,21 @@ impl Judge<'_> {
         }
     }
 
+    /// Nobody told its end in time, and nobody will.
+    fn lost(&self, loss: Loss) -> Finding {
+        let (class, reason, sentence) = loss.cause();
+        let (outcome, cause) =
+            self.cancelled(true).unwrap_or_else(|| (Outcome::Failed, Some(Why::new(class, reason, sentence))));
+        Finding {
+            outcome,
+            cause,
+            exit: Exit::default(),
+            end: None,
+            container: self.evidence.main.as_ref().map(|main| main.name.clone()),
+            message: None,
+        }
+    }
+
     fn why_without_exit(&self) -> Judgement {
         let evidence = self.evidence;
         if let Some(found) = self.ended_from_outside(None, &Termination::default()) {
@@ -431,65 +464,4 @@ fn exit_message(code: i32, class: CauseClass, end: &Termination) -> String {
         (CauseClass::Unknown, _) => format!("the program was killed (exit code {code}) and nothing tells by whom"),
         _ => format!("the program ended with exit code {code}"),
     }
-}
-
-/// The facts behind a decision, one a line.
-pub(crate) fn facts(evidence: &Evidence) -> Vec<String> {
-    let mut facts = vec![format!("pod phase {:?}", evidence.phase)];
-    if let Some(reason) = &evidence.reason {
-        facts.push(match &evidence.message {
-            Some(message) => format!("pod reason {reason}: {message}"),
-            None => format!("pod reason {reason}"),
-        });
-    }
-    let end = evidence.exit.as_ref().map(|exit| ("main", exit.run, &exit.end));
-    let init = evidence.init_failure.as_ref().map(|init| (init.container.as_str(), 0, &init.end));
-    for (container, run, end) in end.into_iter().chain(init) {
-        facts.push(describe_end(container, run, end));
-    }
-    match evidence.state {
-        MainState::Running => facts.push("main container last seen running".to_owned()),
-        MainState::Unknown => facts.push("no status of the main container".to_owned()),
-        MainState::Waiting | MainState::Terminated => {}
-    }
-    if let Some(pending) = &evidence.pending {
-        facts.push(format!("waiting: {} since {}", pending.reason, pending.since));
-    }
-    if let Some(disruption) = &evidence.disruption {
-        facts.push(format!("condition DisruptionTarget: {}", disruption.reason));
-    }
-    if let Some(intent) = &evidence.intent {
-        facts.push(format!("annotated intent: {}", intent.reason));
-    }
-    if evidence.deletion.is_some() {
-        facts.push("deletion was requested".to_owned());
-    }
-    if let Some(at) = evidence.result_unproven {
-        facts.push(format!("result_unproven: let go at {at}, held for as long as may be"));
-    }
-    if let Some(gone) = &evidence.gone {
-        facts.push(if gone.deleted { "pod deleted".to_owned() } else { "pod not found".to_owned() });
-    }
-    facts
-}
-
-fn describe_end(container: &str, run: u32, end: &Termination) -> String {
-    let mut text = format!("container {container} terminated");
-    match end.code {
-        Some(code) => text.push_str(&format!(", exit code {code}")),
-        None => text.push_str(", exit code unknown"),
-    }
-    if let Some(reason) = &end.reason {
-        text.push_str(&format!(", reason {reason}"));
-    }
-    if let Some(signal) = end.code.filter(|code| (129..=159).contains(code)).map(|code| code - 128) {
-        text.push_str(&format!(", by convention signal {signal}"));
-    }
-    if let Some(at) = end.finished_at {
-        text.push_str(&format!(", finished {at}"));
-    }
-    if run > 0 {
-        text.push_str(&format!(", after {run} restarts"));
-    }
-    text
 }

@@ -13,6 +13,7 @@ use crate::{
     identity::Marks,
     output::Collected,
     pod::{Container, Labels, Phase, RestartPolicy, Termination},
+    silence::Look,
 };
 
 /// One pod of one attempt, or the Job that is the attempt. A Job's record leaves the fields of containers as they were born.
@@ -110,6 +111,9 @@ pub struct Evidence {
     /// First seen: the pod ended, or its node was lost, while the main container still ran (T24).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_off_at: Option<Timestamp>,
+    /// What became of the last look for it, when nothing was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<Box<Look>>,
     /// The pod is no longer there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
@@ -193,6 +197,7 @@ impl Evidence {
             deletion: None,
             intent: None,
             cut_off_at: None,
+            look: None,
             gone: None,
             ending: None,
             terminal: None,
@@ -232,6 +237,11 @@ impl Evidence {
     /// True once the output of this record is known, or does not matter any more.
     pub fn has_output(&self) -> bool {
         self.terminal.is_some() || self.subject.of_job().is_some_and(|part| part.output.is_some())
+    }
+
+    /// True if its end was decided though nobody has told it, and it is still there.
+    pub fn is_given_up(&self) -> bool {
+        self.ending.is_some() && self.exit.is_none() && !self.phase.is_terminal() && self.gone.is_none()
     }
 
     /// Name of the main container while it runs.
@@ -324,15 +334,18 @@ pub struct JobFacts {
     /// The highest `status.failed` seen; ignored failures are not among them (T55).
     #[serde(default)]
     pub failed: u32,
-    /// `FailureTarget` or `SuccessCriteriaMet`: announced, not yet so (T58).
+    /// `FailureTarget` or `SuccessCriteriaMet`: announced, so once none of its pods runs (T58).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub announced: Option<String>,
+    pub target: Option<Finish>,
     /// `Complete` or `Failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<Finish>,
     /// When a list of its pods, asked for after its end, was taken in: what is not known by then, nobody will tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_at: Option<Timestamp>,
+    /// A pod of it was given up ([`Evidence::is_given_up`]), and the Job may wait for that in vain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_wait_in_vain: bool,
     /// Pods of it that were seen.
     #[serde(default)]
     pub pods: u32,
@@ -363,10 +376,10 @@ pub struct Candidate {
     pub uid: String,
 }
 
-/// The condition that ended a Job.
+/// The condition that ended a Job, or the one that announces its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
-    /// `Complete`; else `Failed`.
+    /// `Complete` or `SuccessCriteriaMet`; else `Failed` or `FailureTarget`.
     pub complete: bool,
     /// `reason`, `BackoffLimitExceeded` for instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@
 pub mod indexes;
 mod verdict;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -170,6 +170,11 @@ pub fn observe(
         Observation::Pod(pod) => {
             start(evidence, pod, policy, &mut step);
             superseded = weigh(evidence, pod, &mut step);
+            if let Subject::Job(facts) = &mut evidence.subject
+                && pod.is_given_up()
+            {
+                step.changed |= !std::mem::replace(&mut facts.may_wait_in_vain, true);
+            }
             is_stuck = mapper::never_starts(pod, policy, now);
         }
         Observation::Tick => {}
@@ -270,17 +275,17 @@ fn merge(evidence: &mut Evidence, job: &Job, now: Timestamp) -> bool {
         changed |= replace(known, seen.max(*known));
     }
     let condition = |kinds: [&str; 2]| job.conditions.iter().find(|c| c.is_true && kinds.contains(&c.kind.as_str()));
-    changed |=
-        fill(&mut facts.announced, || condition(["FailureTarget", "SuccessCriteriaMet"]).map(|c| c.kind.clone()));
-    changed |= fill(&mut facts.finish, || {
-        condition(["Complete", "Failed"]).map(|found| Finish {
-            complete: found.kind == "Complete",
+    let finish = |kinds: [&str; 2]| {
+        condition(kinds).map(|found| Finish {
+            complete: found.kind == kinds[0],
             reason: found.reason.clone(),
             message: found.message.clone(),
             at: found.since.unwrap_or(now),
             seen_at: now,
         })
-    });
+    };
+    changed |= fill(&mut facts.target, || finish(["SuccessCriteriaMet", "FailureTarget"]));
+    changed |= fill(&mut facts.finish, || finish(["Complete", "Failed"]));
     changed
 }
 
@@ -350,6 +355,18 @@ fn settle(
             Some(ending) => (ending, None),
             None => return false,
         },
+        None if facts.may_wait_in_vain && !facts.suspended => {
+            let pods = pods();
+            match waits_for_lost(&pods, policy) {
+                // A clock that was set back must not make it wait for hours.
+                Some(time) if time.contains(&now) => {
+                    step.wake = Some(time.end);
+                    return false;
+                }
+                Some(_) => verdict::in_vain(evidence, facts, &pods, now),
+                None => return false,
+            }
+        }
         None => return false,
     };
     evidence.ending = Some(Box::new(ending));
@@ -364,6 +381,16 @@ fn settle(
 fn over_since(evidence: &Evidence, facts: &JobFacts) -> Option<Timestamp> {
     let finished = facts.finish.as_ref().map(|finish| finish.seen_at);
     finished.or_else(|| evidence.gone.as_ref().map(|gone| gone.at))
+}
+
+/// A Job does not end before its pods, so it never does where one of them is lost and stays. In this time it may make another.
+fn waits_for_lost(pods: &[Arc<Evidence>], policy: &Policy) -> Option<Range<Timestamp>> {
+    let is_open = pods.iter().any(|pod| pod.ending.is_none() || pod.is_collecting());
+    if is_open || !pods.iter().any(|pod| pod.is_given_up()) {
+        return None;
+    }
+    let last_end = pods.iter().filter_map(|pod| pod.ending.as_ref()).map(|ending| ending.decided_at).max()?;
+    Some(last_end..last_end.checked_add(policy.must_hear?.grace).ok()?)
 }
 
 enum Patience {

@@ -1,7 +1,7 @@
 //! podherald's decisions, without any doing: no clock, no randomness, no file, no network.
 //!
 //! In reading order: [`pod`] is what is seen, [`evidence`] what is kept of it, [`mapper`] turns the one into the other
-//! and into [`event`]s, `cause` says why an attempt ended, [`output`] reads a log as it streams by, and [`execution`]
+//! and into [`event`]s, `cause` says why an attempt ended, [`silence`] what follows where nothing is heard of it, [`output`] reads a log as it streams by, and [`execution`]
 //! folds it all into what a user asks for. [`evaluation`] says an event in the words of older systems, [`cloud_event`] in
 //! those of CloudEvents; [`told`] is what another monitor was faster with; [`about`] which pod an event is about; [`hold`] keeps a pod until its end is told; [`topic`] knows where it is published.
 
@@ -19,6 +19,7 @@ pub mod mapper;
 mod merge;
 pub mod output;
 pub mod pod;
+pub mod silence;
 pub mod time;
 pub mod told;
 pub mod topic;

@@ -15,6 +15,7 @@ use crate::{
     merge::{choose_main, merge},
     output::{Captured, Collected, Progress, ProgressLine, Summary},
     pod::{ContainerState, ContainerStatus, Phase, Pod},
+    silence::{self, Node, Patience},
     told::{self, Told},
 };
 
@@ -33,6 +34,8 @@ pub struct Policy {
     pub unschedulable_deadline: Option<SignedDuration>,
     /// Of an Indexed Job, the outputs of the indexes below this are kept.
     pub max_indexes: u32,
+    /// After how long without a word an attempt is looked for; none: never.
+    pub must_hear: Option<Patience>,
     /// Foreign pods are held until their end is told.
     pub hold: bool,
     /// `metadata.service_name` of the events.
@@ -52,6 +55,7 @@ impl Default for Policy {
             config_error_grace: SignedDuration::from_secs(120),
             unschedulable_deadline: None,
             max_indexes: 100,
+            must_hear: None,
             hold: false,
             service_name: "pod-monitor".to_owned(),
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -89,6 +93,8 @@ pub enum Observation<'a> {
     Told(&'a Told),
     /// It was held for as long as may be.
     HeldTooLong,
+    /// The look that [`Step::look`] asked for has shown it ([`Observation::Seen`] went before), and this of its node.
+    Looked(Node),
 }
 
 /// What follows from an observation.
@@ -102,6 +108,8 @@ pub struct Step {
     pub collect: bool,
     /// Look again at this time, even if nothing new is seen.
     pub wake: Option<Timestamp>,
+    /// Nothing is heard of it that should be: ask for it and for [`node_to_ask`].
+    pub look: bool,
 }
 
 /// The record of a pod at first sight. Follow it with [`Observation::Seen`] of the same pod.
@@ -146,6 +154,10 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
             step.changed = evidence.result_unproven.is_none();
             evidence.result_unproven.get_or_insert(now);
         }
+        Observation::Looked(node) => {
+            silence::note(evidence, node, now);
+            step.changed = true;
+        }
         Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
         Observation::Superseded => {
             let keeps_output = indexes::keeps_output(evidence, policy);
@@ -187,6 +199,13 @@ pub fn never_starts(evidence: &Evidence, policy: &Policy, now: Timestamp) -> boo
     evidence.ending.is_none() && cause::pending_deadline(evidence, policy).is_some_and(|deadline| deadline <= now)
 }
 
+/// The node that has to be asked for, because nothing is heard of the pod that should be.
+pub fn node_to_ask<'a>(evidence: &'a Evidence, policy: &Policy, now: Timestamp) -> Option<&'a str> {
+    let is_open = evidence.ending.is_none() && evidence.terminal.is_none() && !evidence.conflict;
+    let is_due = is_open && matches!(decide(evidence, policy, now), Decision::Open { look: true, .. });
+    evidence.node_name.as_deref().filter(|_| is_due)
+}
+
 /// Makes the decision, once; until its event is made, a code that comes late may still improve it.
 fn settle(evidence: &mut Evidence, policy: &Policy, now: Timestamp, step: &mut Step) {
     if evidence.terminal.is_some() {
@@ -197,7 +216,7 @@ fn settle(evidence: &mut Evidence, policy: &Policy, now: Timestamp, step: &mut S
         return;
     }
     match (decide(evidence, policy, now), decided) {
-        (Decision::Open(wake), None) => step.wake = wake,
+        (Decision::Open { wake, look }, None) => (step.wake, step.look) = (wake, look),
         (Decision::Ended(ending), None) => {
             evidence.ending = Some(ending);
             step.collect = true;

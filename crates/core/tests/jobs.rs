@@ -7,12 +7,14 @@ mod family;
 use std::sync::Arc;
 
 use family::*;
+use jiff::SignedDuration;
 use podherald_core::{
     event::{CauseClass, Verdict},
     evidence::{Intent, Purpose, Subject},
     identity::attempt_key,
-    job::{self, Observation},
-    pod::{ATTEMPT_ANNOTATION, INTENT_ANNOTATION, Phase},
+    job::{self, Job, Observation},
+    pod::{ATTEMPT_ANNOTATION, Condition, INTENT_ANNOTATION, Phase},
+    silence::Patience,
 };
 
 #[test]
@@ -386,4 +388,63 @@ fn an_index_that_has_completed_and_is_not_read_yet_is_listed_as_lost() {
     part.output = None;
     let listed = job::indexes::outputs(&[Arc::new(pod)], &family.policy).unwrap().outputs;
     assert_eq!((listed[0].index, listed[0].stdout.verdict), (0, Verdict::Lost));
+}
+
+/// T33, T58: the node of a pod is gone, so the pod never ends, and the Job not before it.
+#[test]
+fn a_job_that_waits_for_a_lost_pod_ends_as_it_has_announced_or_as_the_pod() {
+    let grace = SignedDuration::from_secs(180);
+    let must_hear = Some(Patience { grace, by: None });
+    let deadline = Job {
+        conditions: vec![Condition {
+            kind: "FailureTarget".into(),
+            is_true: true,
+            reason: Some("DeadlineExceeded".into()),
+            ..Condition::default()
+        }],
+        ..with_deadline(job(), 60)
+    };
+    for (target, kind, class) in [
+        (Some(deadline), "execution_timeout", Some(CauseClass::Timeout)),
+        (Some(announced("FailureTarget")), "execution_failed", Some(CauseClass::NodeLost)),
+        (Some(announced("SuccessCriteriaMet")), "execution_completed", None),
+        (None, "execution_failed", Some(CauseClass::NodeLost)),
+    ] {
+        for restarts in [false, true] {
+            let mut family = Family::new(job());
+            (family.restarts, family.policy.must_hear) = (restarts, must_hear);
+            family.pod(running(1));
+            target.clone().into_iter().for_each(|target| family.job(target));
+            if kind == "execution_completed" {
+                family.pod(ended(2, 0));
+            }
+            family.pod(deleting(running(1)));
+            // Grace of the deletion, lateness, how long the doubt has to last, and how long the Job waits then.
+            family.tick(30 + 3 * 180 - 1);
+            assert_eq!(family.terminals().len(), 0, "{:?}", family.types());
+            family.tick(1);
+            let (told, end) = family.only_end();
+            assert_eq!((told, end.cause.as_ref().map(|cause| cause.class)), (kind, class), "{end:?}");
+            assert!(
+                class.is_none()
+                    || end.cause.unwrap().evidence.iter().any(|fact| fact.contains("there is none of that name"))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_job_that_makes_another_pod_for_a_lost_one_goes_on() {
+    let mut family = Family::new(job());
+    family.policy.must_hear = Some(Patience { grace: SignedDuration::from_secs(180), by: None });
+    family.pod(deleting(running(1)));
+    family.tick(30 + 2 * 180 + 1);
+    family.pod(running(2));
+    family.tick(10_000);
+    assert_eq!(family.terminals().len(), 0);
+    family.pod(ended(2, 0));
+    family.tick(60);
+    assert_eq!(family.terminals().len(), 0, "it will say so itself, unless it waits for the lost one");
+    family.tick(180);
+    assert_eq!(family.only_end().0, "execution_completed");
 }

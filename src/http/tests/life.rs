@@ -70,6 +70,7 @@ impl Life {
             deletion: None,
             intent: None,
             cut_off_at: None,
+            look: None,
             gone: None,
             ending: None,
             terminal: None,

@@ -69,6 +69,8 @@ pub struct Job {
     pub container: Option<String>,
     /// The pod is no longer there, so nobody is asked for its log: the name may be another pod's by now (T16).
     pub gone: bool,
+    /// Nobody has told the container's end, so it may still print.
+    pub is_open: bool,
     /// `terminated.message` of the container.
     pub termination_message: Option<String>,
     /// How the log began, where it was followed from there.
@@ -187,7 +189,7 @@ impl Collector {
             let mut reading = Reading::new(self.limits, self.writer(job));
             let trouble = match reading.read(&self.client, job, container).await {
                 Ok(end) => {
-                    let is_partial = end == LogEnd::BegunAnew;
+                    let is_partial = end != LogEnd::Complete;
                     let (scan, writer) = reading.finish(end, message);
                     if !scan.is_lost() {
                         self.metrics.partial.inc_by(is_partial.into());

@@ -119,7 +119,7 @@ impl Reading {
         (self.scanner.finish(end, termination_message), self.writer)
     }
 
-    /// Reads the log of a container from its start to its end, and says whether the start was that of the log.
+    /// Reads the log of a container from its start to its end, and says whether these were those of the log.
     pub(super) async fn read(&mut self, client: &kube::Client, job: &Job, container: &str) -> Result<LogEnd, Trouble> {
         let mut beginning = job.beginning.clone().map(Comparison::new);
         let mut body = self.open(client, job, container).await?;
@@ -137,7 +137,11 @@ impl Reading {
             }
         }
         let is_whole = beginning.is_none_or(|beginning| beginning.fits());
-        Ok(if is_whole { LogEnd::Complete } else { LogEnd::BegunAnew })
+        Ok(match (is_whole, job.is_open) {
+            (false, _) => LogEnd::BegunAnew,
+            (true, true) => LogEnd::BrokeOff,
+            (true, false) => LogEnd::Complete,
+        })
     }
 
     /// The body of the log, if that is what the answer is.

@@ -131,6 +131,7 @@ fn job() -> Job {
         in_full: false,
         container: Some("executor".to_owned()),
         gone: false,
+        is_open: false,
         termination_message: None,
         beginning: None,
         deadline: Instant::now() + Duration::from_secs(30),

@@ -176,6 +176,7 @@ grant() {
   kubectl apply -n podherald -f "$here/../../../deploy/lease.yaml" > /dev/null
   kubectl apply -f "$here/../../../deploy/cleaner.yaml" > /dev/null
   kubectl apply -f "$here/../../../deploy/hold.yaml" > /dev/null
+  kubectl apply -f "$here/../../../deploy/nodes.yaml" > /dev/null
   cat > "$RUN/podherald.kubeconfig" <<Y
 apiVersion: v1
 kind: Config

@@ -43,7 +43,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Parts) -> io::Result<Re
     }
     let from_state = |state: &mut State| match kind {
         Kind::List | Kind::ListJobs => list(state, &asked),
-        Kind::Get | Kind::GetJob => get(state, &asked),
+        Kind::Get | Kind::GetJob | Kind::GetNode => get(state, &asked),
         Kind::Log => log(state, &asked),
         Kind::Watch | Kind::WatchJobs => unreachable!("watches are answered apart"),
     };

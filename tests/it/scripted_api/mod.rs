@@ -1,4 +1,4 @@
-//! A Kubernetes API server for pods and Jobs whose every answer is in a test's hands.
+//! A Kubernetes API server for pods, Jobs and Nodes whose every answer is in a test's hands.
 //!
 //! [`ScriptedApi`] stands under the real `kube::Client`, so that what is tested is the code that talks to a cluster. In
 //! process ([`ScriptedApi::client`]) it goes by tokio's clock, paused or not; behind a port ([`ScriptedApi::listen`]) it
@@ -71,7 +71,7 @@ impl ScriptedApi {
 
     // Pods and Jobs
 
-    /// Creates or changes a pod, or what says that it is a Job. Watches see it as their selectors have it: added, modified, deleted.
+    /// Creates or changes a pod, or what says that it is a Job or a Node. Watches see it as their selectors have it: added, modified, deleted.
     pub(crate) fn apply(&self, pod: Value) {
         self.shared.change(|state| {
             let key = key_of(&pod);
@@ -86,6 +86,11 @@ impl ScriptedApi {
         self.shared.change(|state| {
             state.remove((Sort::Pod, namespace.to_owned(), name.to_owned()));
         });
+    }
+
+    /// The same of a Node.
+    pub(crate) fn delete_node(&self, name: &str) {
+        self.shared.change(|state| state.remove((Sort::Node, String::new(), name.to_owned())));
     }
 
     /// The same of a Job.
@@ -112,7 +117,7 @@ impl ScriptedApi {
     /// From now on there are exactly these pods, and no frame tells of it: only a list does.
     pub(crate) fn replace_silently(&self, pods: Vec<Value>) {
         self.shared.change(|state| {
-            state.pods.retain(|(sort, ..), _| *sort == Sort::Job);
+            state.pods.retain(|(sort, ..), _| *sort != Sort::Pod);
             for pod in pods {
                 let key = key_of(&pod);
                 let (_, pod) = state.stamp(pod);

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     ListJobs,
     WatchJobs,
     GetJob,
+    GetNode,
 }
 
 impl Kind {
@@ -25,7 +26,7 @@ impl Kind {
         match self {
             Self::List | Self::ListJobs => "list",
             Self::Watch | Self::WatchJobs => "watch",
-            Self::Get | Self::Log | Self::GetJob => "get",
+            Self::Get | Self::Log | Self::GetJob | Self::GetNode => "get",
         }
     }
 
@@ -33,6 +34,7 @@ impl Kind {
         match self {
             Self::List | Self::Watch | Self::Get | Self::Log => Sort::Pod,
             Self::ListJobs | Self::WatchJobs | Self::GetJob => Sort::Job,
+            Self::GetNode => Sort::Node,
         }
     }
 
@@ -91,12 +93,14 @@ pub(super) fn parse(method: &http::Method, uri: &http::Uri) -> Result<Asked, Str
     let query = parse_query(uri.query().unwrap_or_default());
     let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
     let (path, sort) = match path[..] {
+        ["api", "v1", "nodes", _] => (&path[2..], Sort::Node),
         ["api", "v1", ref path @ ..] if path.contains(&"pods") => (path, Sort::Pod),
         ["apis", "batch", "v1", ref path @ ..] if path.contains(&"jobs") => (path, Sort::Job),
         _ => return unexpected("no such path is scripted"),
     };
     let (namespace, name, is_log) = match path[..] {
         [_] => (None, None, false),
+        ["nodes", name] => (None, Some(name), false),
         ["namespaces", namespace, _] => (Some(namespace), None, false),
         ["namespaces", namespace, _, name] => (Some(namespace), Some(name), false),
         ["namespaces", namespace, "pods", name, "log"] => (Some(namespace), Some(name), true),
@@ -135,7 +139,11 @@ pub(super) fn parse(method: &http::Method, uri: &http::Uri) -> Result<Asked, Str
     if let Some(parameter) = query.keys().find(|key| !known.contains(&key.as_str())) {
         return unexpected(&format!("the parameter `{parameter}` is not scripted"));
     }
-    let kind = if sort == Sort::Job { kind.of_jobs() } else { kind };
+    let kind = match sort {
+        Sort::Pod => kind,
+        Sort::Job => kind.of_jobs(),
+        Sort::Node => Kind::GetNode,
+    };
     let owned = |text: Option<&str>| text.map(decode);
     Ok(Asked { kind, namespace: owned(namespace), name: owned(name), query, at: Instant::now() })
 }

@@ -8,16 +8,21 @@ pub(crate) enum Sort {
     #[default]
     Pod,
     Job,
+    Node,
 }
 
 impl Sort {
     pub(super) fn of(object: &Value) -> Self {
-        if object["kind"] == "Job" { Self::Job } else { Self::Pod }
+        match object["kind"].as_str() {
+            Some("Job") => Self::Job,
+            Some("Node") => Self::Node,
+            _ => Self::Pod,
+        }
     }
 
     pub(super) fn api_version(self) -> &'static str {
         match self {
-            Self::Pod => "v1",
+            Self::Pod | Self::Node => "v1",
             Self::Job => "batch/v1",
         }
     }
@@ -26,6 +31,7 @@ impl Sort {
         match self {
             Self::Pod => "Pod",
             Self::Job => "Job",
+            Self::Node => "Node",
         }
     }
 
@@ -33,6 +39,7 @@ impl Sort {
         match self {
             Self::Pod => "pods",
             Self::Job => "jobs",
+            Self::Node => "nodes",
         }
     }
 }

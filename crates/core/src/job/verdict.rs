@@ -34,6 +34,22 @@ pub(super) fn of(evidence: &Evidence, facts: &JobFacts, pods: &Pods, now: Timest
     (ending, pod.map(|pod| pod.uid.clone()))
 }
 
+/// The ending of a Job that waits for a pod which is lost, and stays: what the Job has announced or its pods have done, else what
+/// became of that pod.
+pub(super) fn in_vain(evidence: &Evidence, facts: &JobFacts, pods: &Pods, now: Timestamp) -> (Ending, Option<String>) {
+    let case = Case { evidence, facts, pods, now };
+    if facts.target.is_some() || case.all_succeeded() {
+        return of(evidence, &JobFacts { finish: facts.target.clone(), ..facts.clone() }, pods, now);
+    }
+    let decided_at = |pod: &&Arc<Evidence>| pod.ending.as_ref().map(|ending| ending.decided_at);
+    let lost = pods.iter().filter(|pod| pod.is_given_up()).max_by_key(decided_at).map(|pod| &**pod);
+    let as_lost = case.as_its_pod(lost, "the Job waits for it in vain").filter(|_| !case.is_cancelled());
+    let ending = as_lost.unwrap_or_else(|| case.otherwise(case.cancelled(), lost));
+    let has_text = |pod: &&Evidence| pod.subject.of_job().is_some_and(|part| !part.superseded);
+    let worst = || facts.worst.as_ref().map(|worst| worst.uid.clone());
+    (ending, lost.filter(has_text).map(|pod| pod.uid.clone()).or_else(worst))
+}
+
 /// The ending of a Job whose program has not started anywhere, and waits for what does not come.
 pub(super) fn never_started(evidence: &Evidence, pods: &Pods, policy: &Policy, now: Timestamp) -> Option<Ending> {
     let ever_started = evidence.started_at.is_some() || pods.iter().any(|pod| pod.started_at.is_some());
@@ -94,20 +110,24 @@ impl Case<'_> {
         if reason == "DeadlineExceeded" {
             return self.otherwise(self.timed_out(), worst);
         }
-        let told = worst.and_then(|pod| Some((pod, pod.ending.as_ref()?)));
-        let Some((pod, ending, cause)) = told.and_then(|(pod, ending)| Some((pod, ending, ending.cause.clone()?)))
-        else {
+        self.as_its_pod(worst, &format!("the Job gave up: {reason}")).unwrap_or_else(|| {
             let message = finish.message.clone().unwrap_or_else(|| "nothing tells how its pods ended".to_owned());
             let sentence = format!("the Job failed: {message}");
-            return self.otherwise(Why(Outcome::Failed, CauseClass::Unknown, reason.to_owned(), sentence), worst);
-        };
-        let message = format!("{}, and the Job gave up: {reason}", cause.message);
-        Ending {
-            outcome: ending.outcome,
-            cause: Some(self.with_facts(Cause { message, ..cause }, worst)),
-            deadline_seconds: pod.active_deadline_seconds.filter(|_| ending.outcome == Outcome::Timeout),
-            ..self.ending(worst)
-        }
+            self.otherwise(Why(Outcome::Failed, CauseClass::Unknown, reason.to_owned(), sentence), worst)
+        })
+    }
+
+    /// What ended the pod, and then `what` became of the Job; none where nobody knows.
+    fn as_its_pod(&self, pod: Option<&Evidence>, what: &str) -> Option<Ending> {
+        let told = pod?.ending.as_ref()?;
+        let cause = told.cause.clone()?;
+        let message = format!("{}, and {what}", cause.message);
+        Some(Ending {
+            outcome: told.outcome,
+            cause: Some(self.with_facts(Cause { message, ..cause }, pod)),
+            deadline_seconds: pod?.active_deadline_seconds.filter(|_| told.outcome == Outcome::Timeout),
+            ..self.ending(pod)
+        })
     }
 
     fn otherwise(&self, Why(outcome, class, reason, message): Why, worst: Option<&Evidence>) -> Ending {
@@ -189,13 +209,9 @@ impl Case<'_> {
         let facts = self.facts;
         let mut lines = Vec::new();
         if let Some(finish) = &facts.finish {
-            let mut line = format!("Job condition {}", if finish.complete { "Complete" } else { "Failed" });
-            for detail in finish.reason.iter().chain(&finish.message) {
-                line.push_str(&format!(": {detail}"));
-            }
-            lines.push(line);
-        } else if let Some(announced) = &facts.announced {
-            lines.push(format!("Job condition {announced}"));
+            lines.push(describe(if finish.complete { "Complete" } else { "Failed" }, finish));
+        } else if let Some(target) = &facts.target {
+            lines.push(describe(if target.complete { "SuccessCriteriaMet" } else { "FailureTarget" }, target));
         }
         lines.push(match facts.unseen {
             true => format!("of the Job's pods {} were seen, {} of them to succeed", facts.pods, self.succeeded_pods()),
@@ -212,4 +228,9 @@ impl Case<'_> {
         }
         lines
     }
+}
+
+fn describe(condition: &str, finish: &Finish) -> String {
+    let details = finish.reason.iter().chain(&finish.message);
+    details.fold(format!("Job condition {condition}"), |line, detail| line + ": " + detail)
 }

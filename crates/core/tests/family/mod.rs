@@ -10,6 +10,7 @@ use podherald_core::{
     mapper::{self, Observation, Policy, Step},
     output::{Captured, Collected},
     pod::{Condition, Container, ContainerState, ContainerStatus, Phase, Pod, Termination},
+    silence::Node,
 };
 
 pub(crate) fn t0() -> Timestamp {
@@ -125,6 +126,8 @@ pub(crate) struct Family {
     /// Everything that is known goes through the journal and back before each observation.
     pub(crate) restarts: bool,
     pub(crate) policy: Policy,
+    /// What the API server says of the node of all pods.
+    pub(crate) node: Node,
     now: Timestamp,
     wakes: Vec<(Option<String>, Timestamp)>,
 }
@@ -137,6 +140,7 @@ impl Family {
             drafts: Vec::new(),
             restarts: false,
             policy: Policy::default(),
+            node: Node::Gone,
             now: after(100),
             wakes: Vec::new(),
         };
@@ -194,7 +198,7 @@ impl Family {
     fn observe(&mut self, uid: &str, observation: Observation<'_>) {
         self.restart();
         let pod = self.pods.get_mut(uid).unwrap();
-        let Step { events, collect, wake, .. } = mapper::observe(pod, observation, &self.policy, self.now);
+        let Step { events, collect, wake, look, .. } = mapper::observe(pod, observation, &self.policy, self.now);
         self.drafts.extend(events);
         self.wakes.retain(|(who, _)| who.as_deref() != Some(uid));
         self.wakes.extend(wake.map(|at| (Some(uid.to_owned()), at)));
@@ -205,6 +209,9 @@ impl Family {
             let stdout = Captured { text, whole: true, ..Captured::default() };
             let output = Collected { stdout, ..Collected::default() };
             self.observe(uid, Observation::Collected(Box::new(output)));
+        }
+        if look {
+            self.observe(uid, Observation::Looked(self.node.clone()));
         }
     }
 
