@@ -36,6 +36,7 @@ struct OfError {
 pub struct Metrics {
     retries: Family<OfRole, Counter>,
     results: Family<OfStatus, Counter>,
+    failed: Counter,
     errors: Family<OfError, Counter>,
     duration: Histogram,
     peak_memory: Histogram,
@@ -49,6 +50,7 @@ impl Default for Metrics {
         Self {
             retries: Family::default(),
             results: Family::default(),
+            failed: Counter::default(),
             errors: Family::default(),
             duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0]),
             peak_memory: Histogram::new((20..=36).step_by(2).map(|power| f64::from(power).exp2())),
@@ -65,6 +67,11 @@ impl Metrics {
         workers.register("retries", "Tries that failed since what the role needs was away", self.retries.clone());
         let results = registry.sub_registry_with_prefix("podherald_results");
         results.register("stored", "Results stored for the first time, by how the attempt ended", self.results.clone());
+        results.register(
+            "failed",
+            "Results that cannot be kept, whose events are in the dead letters",
+            self.failed.clone(),
+        );
         results.register("errors", "Of those, that ended with an error, by its type", self.errors.clone());
         results.register("duration_seconds", "How long programs ran, by their own report", self.duration.clone());
         results.register(
@@ -96,6 +103,10 @@ impl Metrics {
 
     pub(super) fn told(&self, since: Duration) {
         self.stored.observe(since.as_secs_f64());
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.inc();
     }
 
     pub(super) fn stored(&self, status: &'static str, terminal: &Terminal) {
