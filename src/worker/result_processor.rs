@@ -49,9 +49,9 @@ impl ResultProcessor {
         };
         let Some(outcome) = Outcome::of(&event) else { return Ok(()) };
         let status = outcome.status.as_str();
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Store);
         let kept = self.store.put_result(outcome).await.map_err(|error| Failure::Away(error.to_string()))?;
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Tell);
         match kept {
             Stored::First => {
                 if let Some(terminal) = event.payload.terminal() {
@@ -67,7 +67,7 @@ impl ResultProcessor {
             }
         }
         self.tell(&event).await?;
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Acknowledge);
         let since = self.clock.now().duration_since(event.timestamp);
         self.metrics.told(since.try_into().unwrap_or_default());
         Ok(())
