@@ -55,7 +55,7 @@ impl ResultProcessor {
         match kept {
             Stored::First => {
                 if let Some(terminal) = event.payload.terminal() {
-                    self.metrics.stored(status, terminal);
+                    self.metrics.stored(status, &message.about.labels, terminal);
                 }
             }
             // It may have been kept by one that died before it said so.
