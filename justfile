@@ -52,6 +52,10 @@ bench-size *arguments:
 bench-sinks *arguments:
     benches/sinks/run.sh {{arguments}}
 
+# From a pod's end to its stored result, results stored a second beside the driver's own inserts, lists among a million executions
+bench-results *arguments:
+    benches/results/run.sh {{arguments}}
+
 # What following the logs of watched executions costs
 bench-follow *arguments:
     cargo bench --locked --bench follow -- {{arguments}}
