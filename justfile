@@ -52,17 +52,22 @@ bench-size *arguments:
 bench-sinks *arguments:
     benches/sinks/run.sh {{arguments}}
 
+# From a pod's end to its stored result, results stored a second beside the driver's own inserts, lists among a million executions
+bench-results *arguments:
+    benches/results/run.sh {{arguments}}
+
 # What following the logs of watched executions costs
 bench-follow *arguments:
     cargo bench --locked --bench follow -- {{arguments}}
 
-# Big sizes: 20,000 random walks instead of 300 (prints the seed of a failure), 200 kill -9 points instead of 20 and 5,000
-# pods instead of 1,000 on a real API server, the work for one pod among 100,000 instead of 4,000, a stream of ten minutes at 500 events a
+# Big sizes: 20,000 random walks instead of 300 (prints the seed of a failure), 200 kill -9 points instead of 20 (80 of a result processor
+# instead of 4) and 5,000 pods instead of 1,000 on a real API server, the work for one pod among 100,000 instead of 4,000, a stream of ten minutes at 500 events a
 # second with Kafka away for one of them instead of 24 seconds
 soak:
     PODHERALD_WALKS=0..20000 cargo test --locked --release --test it walk::
     PODHERALD_SIZES=1000,10000,100000 cargo test --locked --release --test it size::
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
+    PODHERALD_RESULT_ROUNDS=20 tests/real.sh results::by_hand --nocapture
     PODHERALD_PODS=5000 tests/real.sh load::
     PODHERALD_SOAK_SECONDS=600 tests/real.sh soak:: --nocapture
 

@@ -20,8 +20,14 @@ pub enum Point {
     Serve,
     /// Before and after a held pod is patched.
     Hold,
-    /// Before and after a result is stored, and after it is told.
-    Result,
+    /// Before a result is stored.
+    Store,
+    /// Between that and its being told.
+    Tell,
+    /// Between that and its acknowledgement.
+    Acknowledge,
+    /// After a group's place has been moved up, for good.
+    Place,
     /// Before an object that is tidied up is annotated, between that and its deletion, and after that.
     Clean,
     /// Before a batch goes to a sink, between its acknowledgement and the cursor's move, and after that.
@@ -70,7 +76,10 @@ mod plan {
             "serve" => Point::Serve,
             "relay" => Point::Relay,
             "hold" => Point::Hold,
-            "result" => Point::Result,
+            "store" => Point::Store,
+            "tell" => Point::Tell,
+            "acknowledge" => Point::Acknowledge,
+            "place" => Point::Place,
             "clean" => Point::Clean,
             _ => return None,
         };

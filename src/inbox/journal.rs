@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{Arrival, Inbox, Incoming, Letter, Place};
 use crate::{
     clock::Clock,
+    crash,
     journal::{self, Bounds, Cursor, DeadLetter, Journal, Record},
     sink::Fault,
 };
@@ -177,7 +178,12 @@ impl Inbox for Journaled {
     fn finish<'a>(&'a mut self, _: &'a Place, next: u64) -> BoxFuture<'a, Result<(), Fault>> {
         let cursor = Cursor { position: next.saturating_sub(1), missed: self.missed };
         let moved = self.journal.advance(self.group, cursor, Vec::new());
-        moved.map(|moved| moved.map_err(|error| Fault(format!("the cursor cannot be moved: {error}")))).boxed()
+        async {
+            moved.await.map_err(|error| Fault(format!("the cursor cannot be moved: {error}")))?;
+            crash::at(crash::Point::Place);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn bury(&self, letter: Letter) -> BoxFuture<'static, Result<(), Fault>> {

@@ -27,9 +27,12 @@ use rdkafka::{
 use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
 
 use super::{Arrival, Inbox, Incoming, Letter, Place};
-use crate::sink::{
-    Fault,
-    kafka::{Names, Options, Trouble, Way},
+use crate::{
+    crash,
+    sink::{
+        Fault,
+        kafka::{Names, Options, Trouble, Way},
+    },
 };
 
 /// Of the end of a client; later it goes on by itself.
@@ -91,10 +94,10 @@ impl ConsumerContext for Context {
     }
 
     fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {
-        if let Err(error) = result
-            && error.rdkafka_error_code() != Some(Code::NoOffset)
-        {
-            tracing::warn!(%error, "a commit failed; what it was for may come again");
+        match result {
+            Ok(()) => crash::at(crash::Point::Place),
+            Err(error) if error.rdkafka_error_code() == Some(Code::NoOffset) => {}
+            Err(error) => tracing::warn!(%error, "a commit failed; what it was for may come again"),
         }
     }
 }

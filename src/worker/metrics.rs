@@ -1,12 +1,12 @@
 //! What the roles tell an operator.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use podherald_core::event::Terminal;
+use podherald_core::{event::Terminal, pod::Labels};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -19,10 +19,24 @@ struct OfRole {
     role: &'static str,
 }
 
-/// One way to end.
+/// The label of a pod that names its language.
+const LANGUAGE: &str = "language";
+/// Languages that are counted by name. Labels are anybody's to write, and each name is kept for good.
+const LANGUAGES: usize = 32;
+const NO_LANGUAGE: &str = "unknown";
+const ANOTHER_LANGUAGE: &str = "other";
+
+/// One way to end, in one language.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfStatus {
+struct OfEnd {
     status: &'static str,
+    language: String,
+}
+
+/// One language.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLanguage {
+    language: String,
 }
 
 /// One kind of error.
@@ -35,11 +49,13 @@ struct OfError {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     retries: Family<OfRole, Counter>,
-    results: Family<OfStatus, Counter>,
+    results: Family<OfEnd, Counter>,
+    failed: Counter,
     errors: Family<OfError, Counter>,
-    duration: Histogram,
-    peak_memory: Histogram,
+    duration: Family<OfLanguage, Histogram>,
+    peak_memory: Family<OfLanguage, Histogram>,
     stored: Histogram,
+    languages: Arc<Mutex<BTreeSet<String>>>,
     /// Why a role waits, while it does.
     trouble: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
@@ -49,10 +65,16 @@ impl Default for Metrics {
         Self {
             retries: Family::default(),
             results: Family::default(),
+            failed: Counter::default(),
             errors: Family::default(),
-            duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0]),
-            peak_memory: Histogram::new((20..=36).step_by(2).map(|power| f64::from(power).exp2())),
+            duration: Family::new_with_constructor(|| {
+                Histogram::new([0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0])
+            }),
+            peak_memory: Family::new_with_constructor(|| {
+                Histogram::new((20..=36).step_by(2).map(|power| f64::from(power).exp2()))
+            }),
             stored: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]),
+            languages: Arc::default(),
             trouble: Arc::default(),
         }
     }
@@ -64,7 +86,16 @@ impl Metrics {
         let workers = registry.sub_registry_with_prefix("podherald_worker");
         workers.register("retries", "Tries that failed since what the role needs was away", self.retries.clone());
         let results = registry.sub_registry_with_prefix("podherald_results");
-        results.register("stored", "Results stored for the first time, by how the attempt ended", self.results.clone());
+        results.register(
+            "stored",
+            "Results stored for the first time, by how the attempt ended and its label `language`",
+            self.results.clone(),
+        );
+        results.register(
+            "failed",
+            "Results that cannot be kept, whose events are in the dead letters",
+            self.failed.clone(),
+        );
         results.register("errors", "Of those, that ended with an error, by its type", self.errors.clone());
         results.register("duration_seconds", "How long programs ran, by their own report", self.duration.clone());
         results.register(
@@ -98,20 +129,67 @@ impl Metrics {
         self.stored.observe(since.as_secs_f64());
     }
 
-    pub(super) fn stored(&self, status: &'static str, terminal: &Terminal) {
-        self.results.get_or_create(&OfStatus { status }).inc();
+    pub(super) fn failed(&self) {
+        self.failed.inc();
+    }
+
+    pub(super) fn stored(&self, status: &'static str, labels: &Labels, terminal: &Terminal) {
+        let language = self.language(labels.get(LANGUAGE).map(String::as_str));
+        self.results.get_or_create(&OfEnd { status, language: language.clone() }).inc();
         if let Some(error_type) = terminal.error_type {
             let error_type = serde_json::to_value(error_type).ok();
             let error_type = error_type.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
             self.errors.get_or_create(&OfError { error_type }).inc();
         }
-        let usage = terminal.resource_usage.as_ref();
-        if let Some(seconds) = usage.and_then(|usage| usage.execution_time_wall_seconds) {
-            self.duration.observe(seconds);
+        let Some(usage) = &terminal.resource_usage else { return };
+        let of_language = OfLanguage { language };
+        if let Some(seconds) = usage.execution_time_wall_seconds {
+            self.duration.get_or_create(&of_language).observe(seconds);
         }
-        if let Some(kib) = usage.and_then(|usage| usage.peak_memory_kb) {
+        if let Some(kib) = usage.peak_memory_kb {
             #[expect(clippy::cast_precision_loss, reason = "of a bucket of a histogram")]
-            self.peak_memory.observe(kib as f64 * 1024.0);
+            self.peak_memory.get_or_create(&of_language).observe(kib as f64 * 1024.0);
         }
+    }
+
+    /// The name under which it is counted.
+    fn language(&self, named: Option<&str>) -> String {
+        let Some(named) = named.filter(|named| !named.is_empty()) else { return NO_LANGUAGE.to_owned() };
+        let mut known = self.languages.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < LANGUAGES {
+            known.insert(named.to_owned());
+        }
+        if known.contains(named) { named } else { ANOTHER_LANGUAGE }.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podherald_core::event::ResourceUsage;
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn languages_are_counted_by_name_as_long_as_they_are_few() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let usage = ResourceUsage { execution_time_wall_seconds: Some(1.0), ..ResourceUsage::default() };
+        let terminal = Terminal { resource_usage: Some(usage), ..Terminal::default() };
+        metrics.stored("completed", &Labels::default(), &terminal);
+        for language in (0..100).map(|n| format!("language-{n}")).chain(["language-0".to_owned()]) {
+            metrics.stored("completed", &[(LANGUAGE.to_owned(), language)].into_iter().collect(), &terminal);
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "podherald_results_stored_total{status=\"completed\",language=\"unknown\"} 1",
+            "podherald_results_stored_total{status=\"completed\",language=\"language-0\"} 2",
+            "podherald_results_stored_total{status=\"completed\",language=\"other\"} 68",
+            "podherald_results_duration_seconds_count{language=\"language-31\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        assert_eq!(text.matches("results_stored_total").count(), LANGUAGES + 2);
     }
 }

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
 use podherald_core::{
     event::{Draft, Event, Metadata, Payload, Slot, StorageType, StoredResult, event_id},
     mapper::result_uri,
 };
+use serde::Deserialize;
 
 use super::{Failure, Work, metrics::Metrics};
 use crate::{
     clock::Clock,
     crash,
     inbox::Message,
-    publisher::Publisher,
+    publisher::{Publisher, Rejection},
     store::{Outcome, Store, Stored},
 };
 
@@ -40,19 +42,20 @@ impl ResultProcessor {
             Ok(event) => event,
             // Whoever knows the type has to know all of it; what is of no type here is of no attempt's end.
             Err(error) if ends_an_attempt(&message.event_type) => {
-                return Err(Failure::Unfit(format!("it cannot be read as a {}: {error}", message.event_type)));
+                let reason = format!("it cannot be read as a {}: {error}", message.event_type);
+                return Err(self.give_up(message, reason).await);
             }
             Err(_) => return Ok(()),
         };
         let Some(outcome) = Outcome::of(&event) else { return Ok(()) };
         let status = outcome.status.as_str();
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Store);
         let kept = self.store.put_result(outcome).await.map_err(|error| Failure::Away(error.to_string()))?;
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Tell);
         match kept {
             Stored::First => {
                 if let Some(terminal) = event.payload.terminal() {
-                    self.metrics.stored(status, terminal);
+                    self.metrics.stored(status, &message.about.labels, terminal);
                 }
             }
             // It may have been kept by one that died before it said so.
@@ -64,7 +67,7 @@ impl ResultProcessor {
             }
         }
         self.tell(&event).await?;
-        crash::at(crash::Point::Result);
+        crash::at(crash::Point::Acknowledge);
         let since = self.clock.now().duration_since(event.timestamp);
         self.metrics.told(since.try_into().unwrap_or_default());
         Ok(())
@@ -80,6 +83,60 @@ impl ResultProcessor {
             tracing::warn!(execution_id, reason, "a stored result cannot be told with its output");
         }
         Err(Failure::Unfit("that its result is stored cannot be published".to_owned()))
+    }
+
+    /// Whoever waits for the result hears at the first of the tries that there will be none.
+    async fn give_up(&self, message: &Message, reason: String) -> Failure {
+        if message.tries > 1 {
+            return Failure::Unfit(reason);
+        }
+        let (execution_id, event_id) = (&*message.execution_id, message.event_id);
+        let Some(draft) = failed(message, &reason) else {
+            self.metrics.failed();
+            tracing::warn!(execution_id, %event_id, "a result cannot be kept, and nobody is told: its event names no attempt");
+            return Failure::Unfit(reason);
+        };
+        let rejected = match self.publisher.publish(vec![draft]).await {
+            Ok(rejected) => rejected,
+            Err(fault) => return Failure::Away(fault.0),
+        };
+        self.metrics.failed();
+        if let Some(Rejection { reason, .. }) = rejected.first() {
+            tracing::warn!(execution_id, %event_id, reason, "that a result cannot be kept cannot be told");
+        }
+        Failure::Unfit(reason)
+    }
+}
+
+/// Whose an event is, where that is all that can be read of it.
+#[derive(Deserialize)]
+struct Identity {
+    #[serde(with = "podherald_core::time")]
+    timestamp: Timestamp,
+    attempt: u32,
+    metadata: Metadata,
+}
+
+/// Says that what this message ended cannot be kept; nothing where nobody could tell whose it is.
+fn failed(message: &Message, reason: &str) -> Option<Draft> {
+    let Identity { timestamp, attempt, metadata } = serde_json::from_slice(&message.bytes).ok()?;
+    let result_of = message.event_id;
+    Some(Draft {
+        event_id: event_id(&message.execution_id, &result_of.to_string(), Slot::ResultFailed),
+        execution_id: message.execution_id.to_string(),
+        attempt,
+        timestamp,
+        synthesized: false,
+        metadata: of_this_service(&metadata),
+        payload: Payload::ResultFailed { result_of, error: reason.to_owned() },
+    })
+}
+
+fn of_this_service(metadata: &Metadata) -> Metadata {
+    Metadata {
+        service_name: SERVICE.to_owned(),
+        service_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..metadata.clone()
     }
 }
 
@@ -111,11 +168,7 @@ fn stored(event: &Event, with_output: bool) -> Option<Draft> {
         attempt: *attempt,
         timestamp: *timestamp,
         synthesized: false,
-        metadata: Metadata {
-            service_name: SERVICE.to_owned(),
-            service_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..event.metadata.clone()
-        },
+        metadata: of_this_service(&event.metadata),
         payload,
     })
 }

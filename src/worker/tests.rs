@@ -161,16 +161,41 @@ async fn a_result_that_is_too_large_to_be_told_is_told_without_its_output() {
     assert!(told[0].size_bytes > 0);
 }
 
+/// It says how an attempt ended, but not in a way that can be kept.
+fn broken(end: &Message) -> Message {
+    let mut event: serde_json::Value = serde_json::from_slice(&end.bytes).unwrap();
+    event["exit"] = serde_json::json!("three");
+    Message { bytes: event.to_string().into(), ..end.clone() }
+}
+
 #[tokio::test]
-async fn what_cannot_be_read_is_unfit_and_what_is_of_a_later_version_is_left() {
+async fn what_can_never_be_kept_is_told_before_it_is_a_dead_letter_and_once() {
     let world = World::new().await;
     let end = end("e");
-    let broken = Message { bytes: Bytes::from_static(b"{}"), ..end.clone() };
-    assert!(
-        matches!(world.processor.process(&broken).await, Err(Failure::Unfit(reason)) if reason.contains("execution_"))
-    );
-    let later = Message { event_type: "execution_paused".into(), ..broken };
+    world.far.answers.lock().unwrap().push_back(Err(Fault("nobody there".to_owned())));
+    let untold = world.processor.process(&broken(&end)).await;
+    assert_eq!(untold, Err(Failure::Away("nobody there".to_owned())));
+    for tries in 1..=5 {
+        let unfit = world.processor.process(&Message { tries, ..broken(&end) }).await;
+        assert!(matches!(unfit, Err(Failure::Unfit(reason)) if reason.contains("execution_")));
+    }
+    let published = world.far.published.lock().unwrap();
+    let [told] = &published[..] else { panic!("{published:?}") };
+    let read: Event = serde_json::from_slice(&end.bytes).unwrap();
+    assert_eq!((&*told.execution_id, told.attempt, told.timestamp), ("e", 1, read.timestamp));
+    let Payload::ResultFailed { result_of, error } = &told.payload else { panic!("{told:?}") };
+    assert_eq!(*result_of, end.event_id);
+    assert!(error.contains("three"), "{error}");
+}
+
+#[tokio::test]
+async fn what_names_no_attempt_is_only_a_dead_letter_and_what_is_of_a_later_version_is_left() {
+    let world = World::new().await;
+    let anonymous = Message { bytes: Bytes::from_static(b"{}"), ..end("e") };
+    assert!(matches!(world.processor.process(&anonymous).await, Err(Failure::Unfit(_))));
+    let later = Message { event_type: "execution_paused".into(), ..anonymous };
     world.processor.process(&later).await.unwrap();
+    assert!(world.far.published.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

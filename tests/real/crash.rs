@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The points of `src/crash.rs`, and how often one is passed at most before it kills: each is reached within seconds.
-const KINDS: [(&str, u32); 8] = [
+const KINDS: [(&str, u32); 11] = [
     ("evidence", 8),
     ("collect", 8),
     ("blob", 4),
@@ -40,7 +40,10 @@ const KINDS: [(&str, u32); 8] = [
     ("commit", 20),
     ("serve", 40),
     ("relay", 20),
-    ("result", 9),
+    ("store", 3),
+    ("tell", 3),
+    ("acknowledge", 3),
+    ("place", 9),
 ];
 
 /// More than an event holds.
@@ -52,15 +55,15 @@ const PACE: Duration = Duration::from_millis(50);
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "shown when the test fails, to draw the same again")]
 async fn nothing_is_lost_or_said_twice_however_podherald_is_killed() {
-    let seed = variable("PODHERALD_CRASH_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
-    let count = variable("PODHERALD_CRASH_POINTS").map_or(20, |count| count.parse().unwrap());
+    let seed = optional_variable("PODHERALD_CRASH_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
+    let count = optional_variable("PODHERALD_CRASH_POINTS").map_or(20, |count| count.parse().unwrap());
     println!("PODHERALD_CRASH_SEED={seed} PODHERALD_CRASH_POINTS={count}");
     let mut rng = StdRng::seed_from_u64(seed);
     let points = draw(&mut rng, count);
 
     let cluster = Cluster::shared().await;
     let namespace = cluster.namespace().await;
-    let binary = PathBuf::from(variable("PODHERALD_CRASH_BINARY").expect("run this by tests/real.sh"));
+    let binary = PathBuf::from(optional_variable("PODHERALD_CRASH_BINARY").expect("run this by tests/real.sh"));
     let data = tempdir().unwrap();
     let redis = Server::start("");
     let url = redis.url();
@@ -445,6 +448,6 @@ async fn read_once(address: &str, path: &str, read: &Shared) -> anyhow::Result<(
 }
 
 #[expect(clippy::disallowed_methods, reason = "these are no settings of podherald")]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn optional_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -1,6 +1,11 @@
 //! Results in processes of their own: a monitor tells Kafka, and any number of result processors keep what comes of it in one MongoDB.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod by_hand;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -10,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::{Cluster, Namespace, Play},
     herald::{Herald, LIMIT, POLL, ends},
-    kafka::{Broker, prefix},
+    kafka::{Broker, Consumed, prefix},
     proxy::Fault,
     store::Server,
 };
@@ -58,19 +63,29 @@ impl<'a> World<'a> {
 
     /// A process without a blob store, and with these settings.
     pub(crate) async fn start_with(&self, roles: &str, more: &[(&str, &str)]) -> Process {
+        let settings = [&[("PODHERALD_ROLES", roles)], more].concat();
+        let mut process = self.launch(Path::new(env!("CARGO_BIN_EXE_podherald")), &settings);
+        process.herald.until_listening().await;
+        process.herald.until_ready().await;
+        process
+    }
+
+    /// Starts this binary with these settings, and waits for nothing.
+    fn launch(&self, binary: &Path, settings: &[(&str, &str)]) -> Process {
         let data = TempDir::new().unwrap();
-        let settings = [
-            ("PODHERALD_ROLES", roles),
+        let shared = [
             ("PODHERALD_KUBE__NAMESPACES", &*self.namespace.name),
             ("PODHERALD_KAFKA__BROKERS", self.broker.address()),
             ("PODHERALD_KAFKA__TOPIC_PREFIX", &self.prefix),
             ("PODHERALD_KAFKA__TIMEOUT", "3s"),
+            // One that is killed is missed soon.
+            ("PODHERALD_KAFKA__PROPERTIES", "session.timeout.ms=2000;heartbeat.interval.ms=500"),
             ("PODHERALD_MONGO__URI", &self.mongo),
             ("PODHERALD_MONGO__DATABASE", &self.database),
             ("PODHERALD_MONGO__TIMEOUT", "3s"),
         ];
-        let settings = [&settings, more].concat();
-        let herald = Herald::start(&self.cluster.kubeconfig(), &data, &settings).await;
+        let settings = [&shared, settings].concat();
+        let herald = Herald::launch(binary, &self.cluster.kubeconfig(), &data, &settings);
         Process { herald, _data: data }
     }
 
@@ -84,12 +99,17 @@ impl<'a> World<'a> {
         self.ids[first..].to_vec()
     }
 
+    /// All that is said of results.
+    async fn told(&self) -> Vec<Consumed> {
+        self.broker.consume_all(&format!("{}execution_results", self.prefix)).await
+    }
+
     /// Waits until each attempt's result is told, and fails unless it is told of each one, always under the same id, and what is
     /// told is what ended it.
     async fn assert_told(&self) {
         let deadline = Instant::now() + LIMIT;
         let told = loop {
-            let told = self.broker.consume_all(&format!("{}execution_results", self.prefix)).await;
+            let told = self.told().await;
             let ids: BTreeSet<&str> = told.iter().map(|message| &*message.key).collect();
             if self.ids.iter().all(|id| ids.contains(&**id)) {
                 break told;

@@ -104,7 +104,7 @@ impl Server {
         Proxy::new("mongo", &self.said["TOXIPROXY"])
     }
 
-    async fn database(&self, name: &str) -> Database {
+    pub(crate) async fn database(&self, name: &str) -> Database {
         Client::with_uri_str(self.uri("")).await.unwrap().database(name)
     }
 }
@@ -127,7 +127,7 @@ async fn client(uri: &str, database: &str, timeout: Duration) -> Result<Mongo, E
     Mongo::new(Options { uri, database: database.to_owned(), timeout }, Arc::new(SystemClock)).await
 }
 
-async fn store(uri: &str, database: &str) -> Mongo {
+pub(crate) async fn store(uri: &str, database: &str) -> Mongo {
     let store = client(uri, database, Duration::from_secs(10)).await.unwrap();
     store.migrate().await.unwrap();
     store

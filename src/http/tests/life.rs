@@ -12,6 +12,7 @@ use podherald_core::{
     execution::Status,
     pod::{Phase, RestartPolicy},
 };
+use uuid::Uuid;
 
 use crate::journal::Change;
 use podherald_core::event::{Output, StreamSummary, Verdict};
@@ -199,10 +200,9 @@ impl Life {
         self.change(vec![draft])
     }
 
-    /// `execution_amended`, as often as wanted.
     /// What a result processor says once `completed` is stored.
     pub(super) fn result_stored(&self) -> Draft {
-        let result_of = event_id(&self.evidence.execution_id, &self.evidence.attempt_key, Slot::Terminal);
+        let result_of = self.terminal_id();
         let payload = Payload::ResultStored(StoredResult {
             result_of,
             storage_type: StorageType::Database,
@@ -216,14 +216,29 @@ impl Life {
             stderr: String::new(),
             output: Output::default(),
         });
+        self.of_result(Slot::ResultStored, payload)
+    }
+
+    /// What it says once `completed` can never be stored.
+    pub(super) fn result_failed(&self) -> Draft {
+        let payload = Payload::ResultFailed { result_of: self.terminal_id(), error: "unfit".to_owned() };
+        self.of_result(Slot::ResultFailed, payload)
+    }
+
+    fn of_result(&self, slot: Slot, payload: Payload) -> Draft {
         let draft = self.draft(Slot::Terminal, 9, payload);
-        let event_id = event_id(&draft.execution_id, &result_of.to_string(), Slot::ResultStored);
+        let event_id = event_id(&draft.execution_id, &self.terminal_id().to_string(), slot);
         Draft { event_id, ..draft }
     }
 
+    fn terminal_id(&self) -> Uuid {
+        event_id(&self.evidence.execution_id, &self.evidence.attempt_key, Slot::Terminal)
+    }
+
+    /// `execution_amended`, as often as wanted.
     pub(super) fn amended(&mut self) -> Change {
         self.amendments += 1;
-        let amends = event_id(&self.evidence.execution_id, &self.evidence.attempt_key, Slot::Terminal);
+        let amends = self.terminal_id();
         let evidence = vec![format!("late fact {}", self.amendments)];
         let payload = Payload::ExecutionAmended { amends, exit: None, evidence };
         self.change(vec![self.draft(Slot::Amended(self.amendments), 10, payload)])

@@ -317,6 +317,19 @@ async fn a_stream_ends_with_the_result_or_half_a_minute_without() {
     assert_eq!(late.expect("end").await.data["result"], "stored");
 }
 
+#[tokio::test]
+async fn a_stream_ends_when_the_result_can_never_be_kept() {
+    let api = Api::with(Options { ends_on_result: true, ..Options::new(Access::Loopback) }).await;
+    let mut pod = life("e1");
+    api.append(pod.completed("hello")).await;
+    let mut stream = api.stream(EVENTS).await;
+    assert_eq!(stream.expect("snapshot").await.data["result"], "pending");
+    stream.events(1).await;
+    api.state.journal.tell(vec![pod.result_failed()]).await.unwrap();
+    assert_eq!(stream.events(1).await, ["result_failed"]);
+    assert_eq!(stream.expect("end").await.data["result"], "failed");
+}
+
 /// The wait for the first attempt's result is over, and the stream goes on.
 #[tokio::test(start_paused = true)]
 async fn a_later_attempt_ends_the_wait_for_the_result_of_the_first() {

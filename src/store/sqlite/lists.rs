@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use podherald_core::execution::Status;
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, StatementStatus, ToSql};
 use uuid::Uuid;
 
 use super::{
@@ -50,12 +50,8 @@ impl Select {
 
 /// Newest first. Several statuses are read one by one, each along its index, and merged.
 pub(super) fn executions(db: &Connection, query: &ExecutionQuery) -> Act<Vec<Listed>> {
-    let mut statuses: Vec<_> = query.statuses.iter().copied().map(Some).collect();
-    if statuses.is_empty() {
-        statuses.push(None);
-    }
     let mut page = Vec::new();
-    for status in statuses {
+    for status in each_status(query) {
         page.extend(projections(db, &select_executions(query, status)?)?);
     }
     let mut page: Vec<_> = page
@@ -66,6 +62,28 @@ pub(super) fn executions(db: &Connection, query: &ExecutionQuery) -> Act<Vec<Lis
     page.dedup_by(|a, b| a.cursor == b.cursor);
     page.truncate(query.limit);
     Ok(page)
+}
+
+/// Those that are asked for, or none for all at once.
+fn each_status(query: &ExecutionQuery) -> Vec<Option<Status>> {
+    if query.statuses.is_empty() {
+        return vec![None];
+    }
+    query.statuses.iter().copied().map(Some).collect()
+}
+
+/// What a list costs, in steps of SQLite's machine.
+pub(super) fn steps(db: &Connection, query: &ExecutionQuery) -> Act<u64> {
+    let mut steps = 0;
+    for status in each_status(query) {
+        let select = select_executions(query, status)?;
+        let mut statement = db.prepare(&select.sql)?;
+        let mut rows = statement.query(&*select.params())?;
+        while rows.next()?.is_some() {}
+        drop(rows);
+        steps += u64::try_from(statement.get_status(StatementStatus::VmStep)).unwrap_or_default();
+    }
+    Ok(steps)
 }
 
 fn select_executions(query: &ExecutionQuery, status: Option<Status>) -> Act<Select> {
