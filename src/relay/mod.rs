@@ -33,7 +33,7 @@ use self::{pace::Pace, places::Places, trail::Trail};
 use crate::{
     clock::Clock,
     crash,
-    journal::{Bounds, Cursor, DeadLetter, Journal, Record, Subscription},
+    journal::{Cursor, DeadLetter, Journal, Record, Subscription},
     leadership::{Carried, Leads},
     sink::{Fault, Item, Rejection, Sink},
 };
@@ -153,57 +153,72 @@ impl Relay {
 
     /// Keeps up with who carries, until it is this one's turn. False if it is time to stop.
     async fn follow(&mut self, stop: &CancellationToken) -> bool {
-        let Turns { mut leads, mut carried, is_shared } = self.turns.clone();
-        let mut trail = Trail::default();
-        let mut complete = None;
         self.progress.succeeds();
+        let complete = if self.turns.is_shared {
+            self.follow_shared(stop).await;
+            Some(Instant::now())
+        } else {
+            self.follow_own(stop).await
+        };
+        self.progress.resumes(complete);
+        !stop.is_cancelled()
+    }
+
+    /// Follows what others have told: it is there.
+    async fn follow_shared(&mut self, stop: &CancellationToken) {
+        let mut leads = self.turns.leads.clone();
         loop {
-            let head = *self.head.borrow_and_update();
-            let passed = if is_shared {
-                self.told_after(self.cursor.position).await
-            } else {
-                trail.note(Instant::now(), head);
-                let said = carried.borrow_and_update().clone();
-                trail.carried(self.name, &said).map(|(at, position)| {
-                    complete = Some(at);
-                    position
-                })
-            };
-            if let Some(position) = passed.filter(|position| *position > self.cursor.position) {
-                self.cursor.position = position;
-                self.is_unsaved = true;
-                self.progress.moved(self.cursor, 0, &[]);
-                if let Err(Fault(error)) = self.save().await {
-                    tracing::warn!(sink = self.name, error, "the cursor will be moved later");
-                } else if is_shared {
-                    continue;
-                }
+            // Before anything is read: what is appended meanwhile wakes the relay again.
+            self.head.borrow_and_update();
+            match self.journal.told_after(self.cursor.position).await {
+                Ok(told) => self.pass(told).await,
+                Err(error) => tracing::warn!(sink = self.name, %error, "the journal cannot be read"),
             }
             self.progress.follows();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return,
+                () = leads.until(true) => return,
+                Ok(()) = self.head.changed() => {}
+                () = sleep(CHECK) => {}
+            }
+        }
+    }
+
+    /// Follows how far others say that theirs has come. Gives since when that has had all there was, if that is known.
+    async fn follow_own(&mut self, stop: &CancellationToken) -> Option<Instant> {
+        let Turns { mut leads, mut carried, .. } = self.turns.clone();
+        let mut trail = Trail::default();
+        let mut complete = None;
+        loop {
+            trail.note(Instant::now(), *self.head.borrow());
+            let said = carried.borrow_and_update().clone();
+            if let Some((at, position)) = trail.carried(self.name, &said) {
+                complete = Some(at);
+                self.pass(Some(position)).await;
+            }
+            self.progress.follows();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
                 () = leads.until(true) => break,
-                Ok(()) = self.head.changed(), if is_shared => {}
                 Ok(()) = carried.changed() => {}
                 () = sleep(CHECK) => {}
             }
         }
-        self.progress.resumes(complete.or(is_shared.then(Instant::now)));
-        true
+        complete
     }
 
-    /// The last of the events from here on that others have told without a gap.
-    async fn told_after(&self, position: u64) -> Option<u64> {
-        let bounds = Bounds { records: 1024, bytes: 4 << 20 };
-        let batch = match self.journal.batch(position, bounds).await {
-            Ok(batch) => batch,
-            Err(error) => {
-                tracing::warn!(sink = self.name, %error, "the journal cannot be read");
-                return None;
-            }
-        };
-        batch.iter().take_while(|record| record.told).last().map(|record| record.position)
+    /// Moves the cursor, if that is further than it is.
+    async fn pass(&mut self, position: Option<u64>) {
+        let Some(position) = position.filter(|position| *position > self.cursor.position) else { return };
+        self.cursor.position = position;
+        self.last = None;
+        self.is_unsaved = true;
+        self.progress.moved(self.cursor, 0, &[]);
+        if let Err(Fault(error)) = self.save().await {
+            tracing::warn!(sink = self.name, error, "the cursor will be moved later");
+        }
     }
 
     async fn work(&mut self, stop: &CancellationToken) {
