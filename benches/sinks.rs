@@ -21,9 +21,9 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use podherald::{
     clock::SystemClock,
-    journal::{self, Change, Journal, Record, Sqlite, Subscription},
+    journal::{self, Change, Journal, Sqlite, Subscription},
     relay::Relay,
-    sink::{Fault, Rejection, Sink},
+    sink::{Fault, Item, Rejection, Sink},
 };
 use podherald_core::{
     event::{Draft, Metadata, Payload, Slot, event_id},
@@ -207,12 +207,12 @@ struct Timed {
 }
 
 impl Sink for Timed {
-    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+    fn carry<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
         Box::pin(async {
-            let rejections = self.sink.deliver(records).await?;
+            let rejections = self.sink.carry(items).await?;
             assert_eq!(rejections, []);
             let now = Instant::now();
-            self.at.lock().unwrap().extend(records.iter().map(|record| (record.position, now)));
+            self.at.lock().unwrap().extend(items.iter().map(|item| (item.position(), now)));
             Ok(rejections)
         })
     }

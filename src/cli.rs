@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 
-use podherald_core::event::EVENT_TYPES;
+use podherald_core::{event::EVENT_TYPES, gap};
 
 use crate::{
     config::{Flag, Sources},
@@ -59,7 +59,7 @@ pub enum Command {
     Events {
         /// Print the JSON Schema of this type instead; without a type, that of all
         #[arg(long, value_name = "TYPE", num_args = 0..=1, default_missing_value = contract::ALL,
-              value_parser = PossibleValuesParser::new(EVENT_TYPES.iter().chain([&contract::ALL])))]
+              value_parser = PossibleValuesParser::new(EVENT_TYPES.iter().chain([&gap::EVENT_TYPE, &contract::ALL])))]
         schema: Option<String>,
     },
     /// Bring the store up to date: the database of mongo.uri, or the file in the data directory

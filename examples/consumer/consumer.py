@@ -23,6 +23,7 @@ import sys
 import jsonschema
 
 TOPICS = ["execution_events", "pod_events"]
+GAP = "podherald.gap"
 REMEMBERED_IDS = 100_000
 
 
@@ -110,6 +111,10 @@ class Consumer:
 
 def show(event):
     """One line an event."""
+    if event["event_type"] == GAP:
+        # It belongs to no execution. Who must have everything asks podherald for it, or whoever ran the pods.
+        missing = f"{event['missed']} events are missing, {event['first']} to {event['last']} of {event['source']}"
+        return print(f"{event['timestamp']} {missing}", flush=True)
     outcome = ""
     if "exit" in event:
         code = event["exit"]["code"]

@@ -49,7 +49,9 @@ class Receiver(BaseHTTPRequestHandler):
             event = json.loads(body)
             # In binary mode the body is the event itself, and the attributes are headers `ce-*`.
             event = event["data"] if "specversion" in event else event
-            print(event["execution_id"], event["event_type"], json.dumps(event.get("exit")), flush=True)
+            # A gap (`podherald.gap`) is of no execution: so many events were gone before they could be sent.
+            about = event.get("execution_id") or f"{event['missed']} events are missing"
+            print(about, event["event_type"], json.dumps(event.get("exit")), flush=True)
             self.known.add(event_id)
         # Only now: what is acknowledged does not come again.
         self.answer(204)

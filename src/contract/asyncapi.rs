@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use podherald_core::{
     about,
-    cloud_event::{ATTRIBUTES, DATA_CONTENT_TYPE},
+    cloud_event::DATA_CONTENT_TYPE,
     evaluation::{self, Began, Ended},
+    gap,
     topic::Topic,
 };
 use serde_json::{Map, Value, json};
@@ -20,6 +21,7 @@ const KAFKA_BINDING: &str = "0.5.0";
 const STREAM_ENTRY: &str = "stream_entry";
 /// The message that could not be carried.
 const DEAD_LETTER: &str = "dead_letter";
+const EXECUTION_KEY: &str = "`execution_id`: an execution's events share a partition.";
 /// What a dead letter has beside the headers of what it was: names and meanings.
 pub const DEAD_LETTER_HEADERS: [(&str, &str); 4] = [
     ("dlq-reason", "Why it could not be carried."),
@@ -44,7 +46,7 @@ pub fn document() -> Value {
             "title": "podherald",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "What became of pods that run someone's code. Every event is delivered at least once, in order for each \
-                            execution: drop known ids.",
+                            execution: drop known ids. What retention took before it was delivered is told as a gap.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": DATA_CONTENT_TYPE,
@@ -122,12 +124,19 @@ fn redis_channels() -> BTreeMap<String, Value> {
         "servers": servers,
         "messages": references([STREAM_ENTRY]),
     });
+    let gaps = json!({
+        "address": evaluation::GAPS,
+        "description": "A stream of what retention took before this Redis had it, capped in the same way.",
+        "servers": servers,
+        "messages": references([STREAM_ENTRY]),
+    });
     BTreeMap::from([
         published(evaluation::RUNNING, "evaluation_began"),
         published(evaluation::COMPLETED, "evaluation_ended"),
         published(evaluation::FAILED, "evaluation_ended"),
         published(evaluation::CANCELLED, "evaluation_ended"),
         ("evaluation_events".to_owned(), stream),
+        ("evaluation_gaps".to_owned(), gaps),
     ])
 }
 
@@ -172,9 +181,14 @@ fn messages(entries: &[Entry]) -> Map<String, Value> {
     let of_redis = of_redis.map(|(name, summary)| (name.to_owned(), message(name, summary)));
     let of_kafka = entries.iter().map(|entry| {
         let mut message = message(&entry.name, &entry.meaning);
-        message["headers"] = headers(&entry.name);
-        message["correlationId"] = json!({"location": "$message.header#/ce_subject", "description": "The execution."});
-        message["bindings"] = bindings();
+        message["headers"] = headers(entry);
+        if entry.name == gap::EVENT_TYPE {
+            message["bindings"] = bindings("`source`.");
+        } else {
+            message["correlationId"] =
+                json!({"location": "$message.header#/ce_subject", "description": "The execution."});
+            message["bindings"] = bindings(EXECUTION_KEY);
+        }
         (entry.name.clone(), message)
     });
     of_kafka.chain(of_redis).chain([(DEAD_LETTER.to_owned(), dead_letter())]).collect()
@@ -188,12 +202,12 @@ fn dead_letter() -> Value {
     let required: Vec<&String> = properties.keys().collect();
     message["headers"] = json!({"type": "object", "required": required, "properties": properties});
     message["payload"] = json!({"description": "Its bytes: an event, unless that is what is wrong with it."});
-    message["bindings"] = bindings();
+    message["bindings"] = bindings(EXECUTION_KEY);
     message
 }
 
-fn bindings() -> Value {
-    let key = json!({"type": "string", "description": "`execution_id`: an execution's events share a partition."});
+fn bindings(key: &str) -> Value {
+    let key = json!({"type": "string", "description": key});
     json!({"kafka": {"key": key, "bindingVersion": KAFKA_BINDING}})
 }
 
@@ -208,12 +222,12 @@ fn message(name: &str, summary: &str) -> Value {
 }
 
 /// CloudEvents 1.0, binary mode of the Kafka protocol binding.
-fn headers(event_type: &str) -> Value {
+fn headers(entry: &Entry) -> Value {
     let attribute = |(name, description): (&str, &str)| {
         let mut schema = json!({"type": "string", "description": description});
         match name {
             "specversion" => schema["const"] = json!("1.0"),
-            "type" => schema["const"] = json!(event_type),
+            "type" => schema["const"] = json!(entry.name),
             "id" => schema["format"] = json!("uuid"),
             "time" => schema["format"] = json!("date-time"),
             "sequence" => schema["pattern"] = json!("^[0-9]{20}$"),
@@ -221,11 +235,15 @@ fn headers(event_type: &str) -> Value {
         }
         (format!("ce_{name}"), schema)
     };
-    let mut properties: Map<String, Value> = ATTRIBUTES.into_iter().map(attribute).collect();
+    let mut properties: Map<String, Value> = entry.attributes.iter().copied().map(attribute).collect();
     // Tracers look for it without the prefix of CloudEvents, so it is written twice.
-    properties.insert("traceparent".to_owned(), properties["ce_traceparent"].clone());
+    if let Some(traceparent) = properties.get("ce_traceparent").cloned() {
+        properties.insert("traceparent".to_owned(), traceparent);
+    }
     properties.insert("content-type".to_owned(), json!({"type": "string", "const": DATA_CONTENT_TYPE}));
     let required: Vec<String> = properties.keys().cloned().collect();
-    properties.extend(about::ATTRIBUTES.into_iter().map(attribute));
+    if entry.name != gap::EVENT_TYPE {
+        properties.extend(about::ATTRIBUTES.into_iter().map(attribute));
+    }
     json!({"type": "object", "required": required, "properties": properties})
 }

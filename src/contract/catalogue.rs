@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use podherald_core::{mapper::Policy, topic::Topic};
+use podherald_core::{cloud_event, gap, mapper::Policy, topic::Topic};
 use serde_json::Value;
 
-use super::types::Types;
+use super::types::{self, Types};
 
 /// What [`of_type`](super::of_type)'s command line calls all types at once.
 pub const ALL: &str = "all";
@@ -21,6 +21,8 @@ pub struct Entry {
     pub sender: String,
     /// In a line.
     pub meaning: String,
+    /// Of its CloudEvent: names and meanings.
+    pub(super) attributes: &'static [(&'static str, &'static str)],
     pub(super) schema: Value,
 }
 
@@ -29,14 +31,32 @@ pub fn catalogue() -> Vec<Entry> {
     let sender = |name: &str| {
         if name.starts_with("result_") { "result-processor".to_owned() } else { Policy::default().service_name }
     };
-    let entry = |(name, schema): (String, Value)| Entry {
+    let event = |(name, schema): (String, Value)| Entry {
         topic: Topic::of(&name).expect("every event has its topic: a test of core holds it"),
         sender: sender(&name),
-        meaning: schema["description"].as_str().unwrap_or_default().to_owned(),
+        meaning: meaning(&schema),
         name,
+        attributes: &cloud_event::ATTRIBUTES,
         schema,
     };
-    Types::of_events().events().into_iter().map(entry).collect()
+    Types::of_events().events().into_iter().map(event).chain([gap()]).collect()
+}
+
+/// It belongs to no execution, and is told by whoever carries.
+fn gap() -> Entry {
+    let schema = types::of_gap();
+    Entry {
+        name: gap::EVENT_TYPE.to_owned(),
+        topic: gap::TOPIC,
+        sender: "podherald".to_owned(),
+        meaning: meaning(&schema),
+        attributes: &gap::ATTRIBUTES,
+        schema,
+    }
+}
+
+fn meaning(schema: &Value) -> String {
+    schema["description"].as_str().unwrap_or_default().to_owned()
 }
 
 /// The catalogue for people.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use podherald_core::event::EVENT_TYPES;
+use podherald_core::{event::EVENT_TYPES, gap};
 use serde_json::{Value, json};
 
 use super::*;
@@ -28,16 +28,20 @@ fn the_committed_documents_are_those_that_are_generated() {
 #[test]
 fn every_type_has_its_schema_and_its_line() {
     let mut names: Vec<String> = catalogue().into_iter().map(|entry| entry.name).collect();
-    let (mut known, table) = (EVENT_TYPES.to_vec(), table());
+    let (mut known, table) = ([&EVENT_TYPES[..], &[gap::EVENT_TYPE]].concat(), table());
     names.sort_unstable();
     known.sort_unstable();
     assert_eq!(names, known);
-    for name in EVENT_TYPES {
+    for name in known {
         let schema = of_type(name).unwrap();
         jsonschema::draft202012::meta::validate(&schema).unwrap();
         assert_eq!(schema["properties"]["event_type"]["const"], name);
         let line = table.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
-        let sender = if name.starts_with("result_") { "result-processor" } else { "pod-monitor" };
+        let sender = match name.split(['_', '.']).next().unwrap() {
+            "result" => "result-processor",
+            "podherald" => "podherald",
+            _ => "pod-monitor",
+        };
         assert!(line.contains(sender) && line.contains(schema["description"].as_str().unwrap()), "{line}");
     }
     assert_eq!(of_type("weather_changed"), None);
@@ -86,12 +90,33 @@ fn a_schema_takes_what_is_so_and_names_what_is_not() {
 }
 
 #[test]
+fn a_gap_is_as_its_schema_says() {
+    let schema = jsonschema::options().should_validate_formats(true).build(&of_type(gap::EVENT_TYPE).unwrap()).unwrap();
+    let gap = gap::Gap::new("epoch", "kafka", 3..=7, jiff::Timestamp::UNIX_EPOCH);
+    let with_times = gap::Gap { since: Some(gap.timestamp), until: Some(gap.timestamp), ..gap.clone() };
+    for gap in [&gap, &with_times] {
+        let gap: Value = serde_json::from_slice(&gap.to_bytes()).unwrap();
+        assert!(schema.is_valid(&gap), "{:?}", schema.iter_errors(&gap).collect::<Vec<_>>());
+        for (field, wrong) in [("event_type", json!("pod_deleted")), ("missed", json!(0)), ("since", Value::Null)] {
+            let mut gap = gap.clone();
+            gap[field] = wrong;
+            assert!(!schema.is_valid(&gap), "{field}");
+        }
+    }
+    let document = asyncapi_document();
+    let message = &document["components"]["messages"][gap::EVENT_TYPE];
+    assert_eq!(message["headers"]["properties"]["ce_type"]["const"], gap::EVENT_TYPE);
+    assert_eq!(message["headers"]["required"].as_array().unwrap().len(), gap::ATTRIBUTES.len() + 1);
+    assert_eq!(document["channels"]["evaluation_gaps"]["address"], "evaluation:events::gaps");
+}
+
+#[test]
 fn a_topic_is_described_as_it_is_created() {
     let document = asyncapi_document();
     let topic = &document["channels"]["execution_events"];
     assert_eq!(topic["bindings"]["kafka"]["partitions"], 10);
     assert_eq!(topic["bindings"]["kafka"]["topicConfiguration"]["retention.ms"], 7 * 24 * 3_600_000);
-    assert_eq!(topic["messages"].as_object().unwrap().len(), 8);
+    assert_eq!(topic["messages"].as_object().unwrap().len(), 9);
     assert_eq!(document["channels"]["evaluation_events"]["address"], "evaluation:events:{execution_id}");
     assert_eq!(document["channels"]["dead_letter_queue"]["bindings"]["kafka"]["partitions"], 3);
     let headers = &document["components"]["messages"]["pod_running"]["headers"];

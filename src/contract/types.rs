@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podherald_core::event::{EVENT_VERSION, Event, Payload, carried};
+use podherald_core::{
+    event::{EVENT_VERSION, Event, Payload, carried},
+    gap::{self, Gap},
+};
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -39,8 +42,7 @@ impl Types {
         self.add(payload, &mut object);
         let event_type = object.properties["event_type"]["const"].as_str().expect("the tag of a payload").to_owned();
         object.properties["event_type"]["description"] = json!("What happened.");
-        let version = &mut object.properties["event_version"];
-        *version = json!({"const": EVENT_VERSION, "type": "string", "description": version["description"]});
+        fix(&mut object.properties["event_version"], EVENT_VERSION);
         let carried = carried(&event_type);
         object.required.extend(carried.always.iter().map(|field| (*field).to_owned()));
         object.properties.retain(|field, _| !carried.never.contains(&field.as_str()));
@@ -91,6 +93,21 @@ impl Types {
 struct Object {
     required: BTreeSet<String>,
     properties: Map<String, Value>,
+}
+
+/// The object schema of a gap.
+pub(super) fn of_gap() -> Value {
+    let mut schema = of::<Gap>();
+    schema["title"] = json!(gap::EVENT_TYPE);
+    for (field, value) in [("event_type", gap::EVENT_TYPE), ("event_version", EVENT_VERSION)] {
+        fix(&mut schema["properties"][field], value);
+    }
+    schema
+}
+
+/// A text that is always the same.
+fn fix(property: &mut Value, value: &str) {
+    *property = json!({"const": value, "type": "string", "description": property["description"]});
 }
 
 /// The schema of one type by itself, exact.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use podherald_core::gap::Gap;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -110,6 +111,8 @@ impl Hand {
     pub(super) fn take(&mut self, incoming: Incoming) {
         let (message, state) = match read(&incoming) {
             Ok(message) => (Some(message), State::Waiting(None)),
+            // It is no event, and nothing that a role could do anything about.
+            Err(_) if incoming.payload.as_deref().is_some_and(Gap::is_in) => (None, State::Done),
             Err(reason) => (None, State::Dying { reason, since: None, failures: 0 }),
         };
         let lane = self.lane(&incoming.place, incoming.offset);
@@ -373,6 +376,21 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| give(&mut hand, now)).map(|(_, name)| name.unwrap()).collect();
         assert_eq!(order, ["a1", "d1", "e1", "b1", "c1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_is_passed_and_neither_given_nor_buried() {
+        let now = Instant::now();
+        let mut hand = Hand::new(POLICY);
+        let gap = Gap::new("epoch", "kafka", 1..=9, jiff::Timestamp::UNIX_EPOCH).to_bytes();
+        hand.take(Incoming { payload: Some(gap.into()), ..incoming(0, 3, draft("a", 1)) });
+        assert_eq!(hand.finished(), [(place(0), 4)]);
+        hand.take(incoming(0, 4, draft("a", 1)));
+        let (ticket, name) = give(&mut hand, now).unwrap();
+        assert_eq!(name.as_deref(), Some("a1"));
+        hand.settle(&ticket, Outcome::Done, now);
+        assert!(hand.due(now).is_none() && hand.len() == 1);
+        assert_eq!(hand.finished(), [(place(0), 5)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,6 +58,7 @@ macro_rules! suite {
             what_another_monitor_has_published_is_shown_as_it_was,
             of_an_event_that_is_known_it_is_only_noted_that_it_was_told,
             what_is_to_come_in_order_waits_for_what_comes_before_it,
+            what_others_have_told_ends_before_the_first_that_nobody_has,
             another_monitor_may_have_counted_an_attempt_first,
             every_attempt_is_ended_live_or_unaccounted_for,
             a_closed_journal_says_so,
@@ -541,6 +542,23 @@ pub(crate) async fn what_is_to_come_in_order_waits_for_what_comes_before_it(jour
         (Status::Completed, "u", "blue")
     );
     assert_eq!(ids(journal, ExecutionQuery { namespace: Some("lab".into()), ..all() }).await, ["e"]);
+}
+
+pub(crate) async fn what_others_have_told_ends_before_the_first_that_nobody_has(journal: &dyn Journal) {
+    let end = |n: i64| Pod::new(&format!("e{n}"), &format!("u{n}"), 1).end(at(n), 0, "");
+    let told_after = async |position| journal.told_after(position).await.unwrap();
+    let head = || *journal.head().borrow();
+    assert_eq!(told_after(0).await, None);
+    journal.adopt(published(&end(1)), vec![]).await.unwrap();
+    let first = head();
+    assert_eq!([told_after(0).await, told_after(first).await], [Some(first), None]);
+    append(journal, vec![end(2)]).await;
+    let mine = head();
+    journal.adopt(published(&end(3)), vec![]).await.unwrap();
+    assert_eq!([told_after(0).await, told_after(first).await], [Some(first), None]);
+    assert_eq!(told_after(mine).await, Some(head()));
+    journal.adopt(published(&end(2)), vec![]).await.unwrap();
+    assert_eq!(told_after(0).await, Some(head()), "it has been told since");
 }
 
 pub(crate) async fn of_an_event_that_is_known_it_is_only_noted_that_it_was_told(journal: &dyn Journal) {

@@ -426,6 +426,12 @@ pub trait Journal: Send + Sync + 'static {
     /// [`Error::Io`] if the disk cannot be read.
     fn batch(&self, after: u64, bounds: Bounds) -> BoxFuture<'_, Result<Vec<Arc<Record>>>>;
 
+    /// The last event after a position up to which another monitor has told all that is there; none if not even the first.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk cannot be read.
+    fn told_after(&self, position: u64) -> BoxFuture<'_, Result<Option<u64>>>;
+
     /// Gives the cursors of these sinks, which are all that there are from now on: retention no longer waits for another.
     /// A sink that was never here begins with the present; one that comes back, where it was.
     ///

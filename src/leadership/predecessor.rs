@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use podherald_core::{event::Event, told::Told, topic::Topic};
+use podherald_core::{event::Event, gap::Gap, told::Told, topic::Topic};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -113,6 +113,8 @@ impl Predecessor {
             match serde_json::from_slice::<Event>(&bytes) {
                 // Its own too: it may have died before it noted that they are there.
                 Ok(event) => batch.events.push(Adopted { event, bytes, about, in_order: false }),
+                // What the other one's journal had lost, nobody can read back.
+                Err(_) if Gap::is_in(&bytes) => {}
                 Err(error) => {
                     self.metrics.unreadable.inc();
                     let Place { topic, partition, next } = &place;

@@ -6,13 +6,14 @@
 //!
 //! Trouble with the sink holds the stream and is tried again for ever. Trouble with one record does not: it is counted,
 //! logged, and kept as a dead letter by the same write that moves the cursor past it. What retention took before the sink had it is found as a hole
-//! in the positions, counted and logged.
+//! in the positions, counted and logged, and the sink is told so in its place: the cursor moves past a gap as past an event.
 //!
 //! Where several podheralds take turns ([`crate::leadership`]), a relay carries only in its turn. Out of it, its cursor follows what the
 //! other one has carried.
 
 mod metrics;
 mod pace;
+mod places;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod trail;
 
 use std::{sync::Arc, time::Duration};
 
-use podherald_core::execution::Status;
+use podherald_core::{execution::Status, gap::Gap};
 use serde::Deserialize;
 use tokio::{
     sync::watch,
@@ -28,13 +29,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{pace::Pace, trail::Trail};
+use self::{pace::Pace, places::Places, trail::Trail};
 use crate::{
     clock::Clock,
     crash,
-    journal::{Bounds, Cursor, DeadLetter, Journal, Record, Subscription},
+    journal::{Cursor, DeadLetter, Journal, Record, Subscription},
     leadership::{Carried, Leads},
-    sink::{Fault, Rejection, Sink},
+    sink::{Fault, Item, Rejection, Sink},
 };
 
 pub use metrics::Metrics;
@@ -71,6 +72,8 @@ pub struct Relay {
     clock: Arc<dyn Clock>,
     head: watch::Receiver<u64>,
     cursor: Cursor,
+    /// The event there, if it was here since the start.
+    last: Option<Arc<Record>>,
     /// The cursor has moved, and the journal does not know yet.
     is_unsaved: bool,
     /// To be kept with it.
@@ -99,6 +102,7 @@ impl Relay {
             clock,
             head,
             cursor,
+            last: None,
             is_unsaved: false,
             dead_letters: Vec::new(),
             heard: None,
@@ -149,57 +153,72 @@ impl Relay {
 
     /// Keeps up with who carries, until it is this one's turn. False if it is time to stop.
     async fn follow(&mut self, stop: &CancellationToken) -> bool {
-        let Turns { mut leads, mut carried, is_shared } = self.turns.clone();
-        let mut trail = Trail::default();
-        let mut complete = None;
         self.progress.succeeds();
+        let complete = if self.turns.is_shared {
+            self.follow_shared(stop).await;
+            Some(Instant::now())
+        } else {
+            self.follow_own(stop).await
+        };
+        self.progress.resumes(complete);
+        !stop.is_cancelled()
+    }
+
+    /// Follows what others have told: it is there.
+    async fn follow_shared(&mut self, stop: &CancellationToken) {
+        let mut leads = self.turns.leads.clone();
         loop {
-            let head = *self.head.borrow_and_update();
-            let passed = if is_shared {
-                self.told_after(self.cursor.position).await
-            } else {
-                trail.note(Instant::now(), head);
-                let said = carried.borrow_and_update().clone();
-                trail.carried(self.name, &said).map(|(at, position)| {
-                    complete = Some(at);
-                    position
-                })
-            };
-            if let Some(position) = passed.filter(|position| *position > self.cursor.position) {
-                self.cursor.position = position;
-                self.is_unsaved = true;
-                self.progress.moved(self.cursor, 0, &[]);
-                if let Err(Fault(error)) = self.save().await {
-                    tracing::warn!(sink = self.name, error, "the cursor will be moved later");
-                } else if is_shared {
-                    continue;
-                }
+            // Before anything is read: what is appended meanwhile wakes the relay again.
+            self.head.borrow_and_update();
+            match self.journal.told_after(self.cursor.position).await {
+                Ok(told) => self.pass(told).await,
+                Err(error) => tracing::warn!(sink = self.name, %error, "the journal cannot be read"),
             }
             self.progress.follows();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return,
+                () = leads.until(true) => return,
+                Ok(()) = self.head.changed() => {}
+                () = sleep(CHECK) => {}
+            }
+        }
+    }
+
+    /// Follows how far others say that theirs has come. Gives since when that has had all there was, if that is known.
+    async fn follow_own(&mut self, stop: &CancellationToken) -> Option<Instant> {
+        let Turns { mut leads, mut carried, .. } = self.turns.clone();
+        let mut trail = Trail::default();
+        let mut complete = None;
+        loop {
+            trail.note(Instant::now(), *self.head.borrow());
+            let said = carried.borrow_and_update().clone();
+            if let Some((at, position)) = trail.carried(self.name, &said) {
+                complete = Some(at);
+                self.pass(Some(position)).await;
+            }
+            self.progress.follows();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
                 () = leads.until(true) => break,
-                Ok(()) = self.head.changed(), if is_shared => {}
                 Ok(()) = carried.changed() => {}
                 () = sleep(CHECK) => {}
             }
         }
-        self.progress.resumes(complete.or(is_shared.then(Instant::now)));
-        true
+        complete
     }
 
-    /// The last of the events from here on that others have told without a gap.
-    async fn told_after(&self, position: u64) -> Option<u64> {
-        let bounds = Bounds { records: 1024, bytes: 4 << 20 };
-        let batch = match self.journal.batch(position, bounds).await {
-            Ok(batch) => batch,
-            Err(error) => {
-                tracing::warn!(sink = self.name, %error, "the journal cannot be read");
-                return None;
-            }
-        };
-        batch.iter().take_while(|record| record.told).last().map(|record| record.position)
+    /// Moves the cursor, if that is further than it is.
+    async fn pass(&mut self, position: Option<u64>) {
+        let Some(position) = position.filter(|position| *position > self.cursor.position) else { return };
+        self.cursor.position = position;
+        self.last = None;
+        self.is_unsaved = true;
+        self.progress.moved(self.cursor, 0, &[]);
+        if let Err(Fault(error)) = self.save().await {
+            tracing::warn!(sink = self.name, error, "the cursor will be moved later");
+        }
     }
 
     async fn work(&mut self, stop: &CancellationToken) {
@@ -257,34 +276,47 @@ impl Relay {
         self.progress.begins(head);
         let batch = self.journal.batch(self.cursor.position, self.pace.bounds()).await;
         let batch = batch.map_err(|error| Fault(format!("the journal cannot be read: {error}")))?;
+        let end = batch.last().map_or(head, |last| last.position);
+        let items = self.due(&batch, end);
         let mut rejections = Vec::new();
-        let due: Vec<_> = batch.iter().filter(|record| !(self.turns.is_shared && record.told)).cloned().collect();
-        if !due.is_empty() {
+        if !items.is_empty() {
             if !self.turns.leads.now() {
                 return Err(Fault("another podherald carries events to it".to_owned()));
             }
             crash::at(crash::Point::Relay);
-            rejections = self.sink.deliver(&due).await?;
+            rejections = self.sink.carry(&items).await?;
             self.heard = Some(Instant::now());
             crash::at(crash::Point::Relay);
         }
-        let missed = hole(self.cursor.position, &batch, head);
+        let missed = missed(&items);
         if missed > 0 {
             let (sink, after) = (self.name, self.cursor.position);
             tracing::warn!(
                 sink,
                 after,
                 missed,
-                "retention took events that the sink had not had; it goes on after them"
+                "retention took events that the sink had not had; it was told so and goes on after them"
             );
         }
-        let delivered = due.len() - rejections.len();
-        self.dead_letters = rejections.into_iter().filter_map(|rejection| self.bury(rejection, &batch)).collect();
-        let position = batch.last().map_or(head, |last| last.position);
-        self.cursor = Cursor { position, missed: self.cursor.missed + missed };
+        let events = items.iter().filter(|item| matches!(item, Item::Event(_))).count();
+        self.dead_letters = rejections.into_iter().filter_map(|rejection| self.bury(rejection, &items)).collect();
+        let delivered = events - self.dead_letters.len();
+        self.cursor = Cursor { position: end, missed: self.cursor.missed + missed };
+        self.last = batch.last().cloned();
         self.is_unsaved = true;
         self.progress.moved(self.cursor, delivered, &self.dead_letters);
         self.save().await
+    }
+
+    /// What the sink is to be given of the places up to `end`, of which this is all that there is.
+    fn due(&self, batch: &[Arc<Record>], end: u64) -> Vec<Item> {
+        let places = Places { before: self.last.as_deref(), after: self.cursor.position, batch, end };
+        let found = self.clock.now();
+        let mut items = places.items(|places| Gap::new(self.journal.epoch(), self.name, places, found));
+        if self.turns.is_shared {
+            items.retain(|item| !matches!(item, Item::Event(record) if record.told));
+        }
+        items
     }
 
     async fn save(&mut self) -> Result<(), Fault> {
@@ -299,11 +331,18 @@ impl Relay {
     }
 
     /// The dead letter of a rejection, which is told.
-    fn bury(&self, Rejection { position, reason }: Rejection, batch: &[Arc<Record>]) -> Option<DeadLetter> {
-        let record = batch.iter().find(|record| record.position == position);
-        let Some(record) = record else {
-            tracing::error!(sink = self.name, position, reason, "the sink rejects an event that it was not given");
-            return None;
+    fn bury(&self, Rejection { position, reason }: Rejection, items: &[Item]) -> Option<DeadLetter> {
+        let record = match items.iter().find(|item| item.position() == position) {
+            Some(Item::Event(record)) => record,
+            Some(Item::Gap(gap)) => {
+                let (sink, event_id) = (self.name, &gap.event_id);
+                tracing::error!(sink, %event_id, reason, "the sink cannot be told what it missed; it goes on without that");
+                return None;
+            }
+            None => {
+                tracing::error!(sink = self.name, position, reason, "the sink rejects an event that it was not given");
+                return None;
+            }
         };
         let letter = DeadLetter {
             position,
@@ -329,11 +368,9 @@ impl Relay {
     }
 }
 
-/// Events that are no longer there between the cursor and the end of the batch, or the head if there is none: positions have
-/// no holes but those.
-fn hole(after: u64, batch: &[Arc<Record>], head: u64) -> u64 {
-    let end = batch.last().map_or(head, |last| last.position);
-    end.saturating_sub(after).saturating_sub(batch.len() as u64)
+fn missed(items: &[Item]) -> u64 {
+    let missed = |item: &Item| if let Item::Gap(gap) = item { gap.missed } else { 0 };
+    items.iter().map(missed).sum()
 }
 
 fn event_id(record: &Record) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use podherald_core::gap::Gap;
 use tempfile::TempDir;
 use tokio::{
     sync::watch,
@@ -19,7 +20,7 @@ use crate::{
         fixture::{Pod, at},
     },
     leadership::{Carried, Leads},
-    sink::memory::Memory,
+    sink::{Item, memory::Memory},
 };
 
 const MOMENT: Duration = Duration::from_millis(20);
@@ -139,7 +140,13 @@ async fn until(limit: Duration, what: impl Fn() -> bool) {
 }
 
 fn positions(sink: &Memory) -> Vec<u64> {
-    sink.far().arrived.iter().map(|record| record.position).collect()
+    sink.far().arrived.iter().filter(|item| matches!(item, Item::Event(_))).map(Item::position).collect()
+}
+
+fn gaps(sink: &Memory) -> Vec<Gap> {
+    let far = sink.far();
+    let gap = |item: &Item| if let Item::Gap(gap) = item { Some(Gap::clone(gap)) } else { None };
+    far.arrived.iter().filter_map(gap).collect()
 }
 
 /// Positions in the order of their first arrival.
@@ -310,25 +317,77 @@ async fn what_is_too_much_at_once_arrives_in_parts() {
 async fn a_sink_that_retention_passes_is_told_how_much_it_missed_and_goes_on() {
     let mut world = World::new().await;
     let sink = Memory::default();
-    sink.far().down = Some("away".to_owned());
     let progress = world.relay(ONE, &sink).await;
-    world.append(0..4).await;
+    world.append(0..1).await;
+    until(MOMENT, || positions(&sink).len() as u64 == LIFE).await;
+    sink.far().down = Some("away".to_owned());
+    world.append(1..4).await;
     world.append(1000..1001).await;
     world.prune(500).await;
     sink.far().down = None;
-    until(Duration::from_secs(31), || positions(&sink) == (4 * LIFE + 1..=5 * LIFE).collect::<Vec<_>>()).await;
-    assert_eq!(progress.health().missed, 4 * LIFE);
+    until(Duration::from_secs(31), || positions(&sink).last() == Some(&(5 * LIFE))).await;
+    assert_eq!(progress.health().missed, 3 * LIFE);
+    let (gap, arrived) = (gaps(&sink).remove(0), sink.far().arrived.clone());
+    let place = arrived.iter().position(|item| matches!(item, Item::Gap(_))).unwrap();
+    let around = &arrived[place - 1..=place + 1];
+    assert_eq!([&around[0], &around[2]].map(Item::position), [LIFE, 4 * LIFE + 1], "it is where the events were");
+    assert_eq!(around[1].position(), gap.last);
+    assert_eq!((gap.missed, gap.first, gap.last, &*gap.sink), (3 * LIFE, LIFE + 1, 4 * LIFE, "one"));
+    assert_eq!(gap.source, format!("podherald:{}", world.journal.epoch()));
+    let time = |item: &Item| serde_json::from_slice::<serde_json::Value>(&item.bytes()).unwrap()["timestamp"].clone();
+    let times = [gap.since, gap.until].map(|time| format!("{:.6}", time.unwrap()));
+    assert_eq!(times, [&around[0], &around[2]].map(|item| time(item).as_str().unwrap().to_owned()));
 
     // And when nothing is left to come.
     sink.far().down = Some("away".to_owned());
     world.append(1001..1002).await;
     world.prune(5000).await;
     sink.far().down = None;
-    until(Duration::from_secs(31), || progress.health().missed == 5 * LIFE).await;
+    until(Duration::from_secs(31), || progress.health().missed == 4 * LIFE).await;
     assert_eq!(lag(&progress.health()), (0, 0));
+    assert_eq!((gaps(&sink).len(), gaps(&sink)[1].last), (2, 6 * LIFE));
     world.kill().await;
     let progress = world.relay(ONE, &sink).await;
-    assert_eq!(progress.health().missed, 5 * LIFE, "it is known for ever");
+    assert_eq!(progress.health().missed, 4 * LIFE, "it is known for ever");
+    assert_eq!(progress.health().delivered, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_was_not_acknowledged_is_told_again_under_its_id_after_a_crash_too() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    world.append(0..1).await;
+    world.append(1000..1001).await;
+    world.prune(500).await;
+    // The gap arrives, and its acknowledgement does not.
+    sink.far().breaks_after = Some(1);
+    world.relay(ONE, &sink).await;
+    until(MOMENT, || gaps(&sink).len() == 1).await;
+    world.kill().await;
+    let progress = world.relay(ONE, &sink).await;
+    until(MOMENT * 3, || positions(&sink).len() as u64 == LIFE).await;
+    let ids: BTreeSet<_> = gaps(&sink).iter().map(|gap| gap.event_id).collect();
+    assert_eq!((gaps(&sink).len(), ids.len(), progress.health().missed), (2, 1, LIFE));
+    sleep(CHECK).await;
+    world.kill().await;
+    world.relay(ONE, &sink).await;
+    sleep(CHECK).await;
+    assert_eq!(gaps(&sink).len(), 2, "what was acknowledged does not come again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_a_sink_can_never_carry_holds_nothing_up() {
+    let mut world = World::new().await;
+    let sink = Memory::default();
+    sink.far().rejects = [LIFE].into();
+    world.append(0..1).await;
+    world.append(1000..1001).await;
+    world.prune(500).await;
+    let progress = world.relay(ONE, &sink).await;
+    until(MOMENT * 3, || positions(&sink).len() as u64 == LIFE).await;
+    until(MOMENT, || progress.health().lag_events == 0).await;
+    let health = progress.health();
+    assert_eq!((health.missed, health.delivered, health.rejected), (LIFE, LIFE, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use podherald_core::{event::Event, topic::Topic};
+use podherald_core::{event::Event, gap::Gap, topic::Topic};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -171,6 +171,7 @@ impl Replica {
                 let adopted = Adopted { event, bytes: bytes.clone(), about: about.clone(), in_order: true };
                 Some(Early { adopted, place: place.clone(), since: Instant::now() })
             }
+            Err(_) if Gap::is_in(bytes) => None,
             Err(error) => {
                 self.metrics.unreadable.inc();
                 let Place { topic, partition, next } = place;

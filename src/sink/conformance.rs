@@ -11,7 +11,7 @@ use podherald_core::{
     event::{Draft, Metadata, Payload, Slot, event_id},
 };
 
-use super::{Frames, Record, Sink};
+use super::{Frames, Gap, Item, Record, Sink};
 
 macro_rules! suite {
     ($open:path: $($name:ident),* $(,)?) => {
@@ -29,6 +29,7 @@ macro_rules! suite {
             a_record_that_cannot_be_carried_is_rejected_alone,
             a_far_side_that_is_away_is_a_fault_until_it_is_back,
             a_delivery_that_is_dropped_harms_no_later_one,
+            a_gap_is_told_between_the_events_around_it,
         );
     };
 }
@@ -40,6 +41,8 @@ pub(crate) trait Far: Send {
     fn sink(&self) -> Arc<dyn Sink>;
     /// The events of execution `e` that have arrived since the far side was last away.
     fn arrived(&self) -> BoxFuture<'_, Vec<Bytes>>;
+    /// The gaps that have arrived, wherever they go.
+    fn gaps(&self) -> BoxFuture<'_, Vec<Bytes>>;
     /// It goes away.
     fn leave(&mut self) -> BoxFuture<'_, ()>;
     /// It is there again.
@@ -149,4 +152,14 @@ pub(crate) async fn a_delivery_that_is_dropped_harms_no_later_one(far: &mut impl
     let mut arrived = far.arrived().await;
     arrived.retain(|event| *event != dropped[0].bytes);
     assert_eq!(arrived, bytes(&three()));
+}
+
+pub(crate) async fn a_gap_is_told_between_the_events_around_it(far: &mut impl Far) {
+    let sink = far.sink();
+    let [first, _, third] = three();
+    let gap = Arc::new(Gap::new("epoch", "test", 2..=2, jiff::Timestamp::UNIX_EPOCH));
+    let items = [Item::Event(first.clone()), Item::Gap(gap.clone()), Item::Event(third.clone())];
+    assert_eq!(sink.carry(&items).await, Ok(vec![]));
+    assert_eq!(far.arrived().await, bytes(&[first, third]));
+    assert_eq!(far.gaps().await, [Bytes::from(gap.to_bytes())]);
 }

@@ -28,8 +28,8 @@ use super::{
 use crate::{
     clock::Clock,
     config::{WebhookMode, WebhookSecrets},
-    journal::{Journal, Record, Subscription},
-    sink::{Fault, Rejection, Sink},
+    journal::{Journal, Subscription},
+    sink::{Fault, Item, Rejection, Sink},
     wording,
 };
 
@@ -167,39 +167,34 @@ impl Endpoint {
         }
     }
 
-    async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
+    async fn carry_all(&self, items: &[Item]) -> Result<Vec<Rejection>, Fault> {
         self.admit()?;
-        let Some(first) = records.first() else { return Ok(Vec::new()) };
-        self.forget_before(first.position).await;
+        let Some(first) = items.first() else { return Ok(Vec::new()) };
+        self.forget_before(first.position()).await;
         let secrets = self.options.secrets().await.map_err(|error| Fault(wording::of(&error)))?;
         let settled = self.state().settled;
         let is_halted = AtomicBool::new(false);
-        let groups = by_execution(records.iter().filter(|record| self.options.filter.admits(record)));
-        let work = groups.into_iter().map(|group| self.carry_execution(group, &secrets, &is_halted).boxed());
+        let groups = by_key(items.iter().filter(|item| self.options.filter.admits(item)));
+        let work = groups.into_iter().map(|group| self.carry_group(group, &secrets, &is_halted).boxed());
         let ended: Vec<Option<Trouble>> = stream::iter(work).buffer_unordered(CONCURRENCY).collect().await;
         let has_settled = self.state().settled > settled;
         match worst(ended.into_iter().flatten()) {
-            None => Ok(self.carried(records, has_settled).await),
+            None => Ok(self.carried(items, has_settled).await),
             Some(trouble) => Err(self.failed(trouble, has_settled).await),
         }
     }
 
-    /// Events of one execution, in order, up to the first that is not done with.
-    async fn carry_execution(
-        &self,
-        records: Vec<Arc<Record>>,
-        secrets: &WebhookSecrets,
-        is_halted: &AtomicBool,
-    ) -> Option<Trouble> {
-        for record in records {
+    /// What is of one execution, in order, up to the first that is not done with.
+    async fn carry_group(&self, items: Vec<Item>, secrets: &WebhookSecrets, is_halted: &AtomicBool) -> Option<Trouble> {
+        for item in items {
             if is_halted.load(Ordering::Relaxed) {
                 return None;
             }
-            if self.state().done.contains_key(&record.position) {
+            if self.state().done.contains_key(&item.position()) {
                 continue;
             }
-            match self.carry_one(&record, secrets).await {
-                Ok(rejection) => drop(self.state().done.insert(record.position, rejection)),
+            match self.carry_one(&item, secrets).await {
+                Ok(rejection) => drop(self.state().done.insert(item.position(), rejection)),
                 Err(trouble) => {
                     // Trouble with one event is none of the others'.
                     is_halted.fetch_or(trouble.meaning != Meaning::Refused, Ordering::Relaxed);
@@ -211,19 +206,19 @@ impl Endpoint {
     }
 
     /// The reason, if it is to be left out.
-    async fn carry_one(&self, record: &Record, secrets: &WebhookSecrets) -> Result<Option<String>, Trouble> {
-        let max = self.options.max_event_bytes;
-        if record.bytes.len() > max {
-            return Ok(Some(format!("it has {} bytes, more than the {max} bytes that are sent", record.bytes.len())));
+    async fn carry_one(&self, item: &Item, secrets: &WebhookSecrets) -> Result<Option<String>, Trouble> {
+        let (position, length, max) = (item.position(), item.bytes().len(), self.options.max_event_bytes);
+        if length > max {
+            return Ok(Some(format!("it has {length} bytes, more than the {max} bytes that are sent")));
         }
-        let message = match Message::new(&record.bytes, self.options.mode) {
+        let message = match Message::of(item, self.options.mode) {
             Ok(message) => message,
             Err(reason) => return Ok(Some(reason)),
         };
-        if self.state().skips(record.position, &message.event_id) {
+        if self.state().skips(position, &message.event_id) {
             return Ok(Some(SKIPPED.to_owned()));
         }
-        let (Outcome { meaning, error, asked, .. }, _) = self.attempt(record, &message, secrets, false).await;
+        let (Outcome { meaning, error, asked, .. }, _) = self.attempt(item, &message, secrets, false).await;
         let reason = error.unwrap_or_default();
         let mut state = self.state();
         // Who refuses one event is there.
@@ -232,18 +227,18 @@ impl Endpoint {
             Meaning::Acknowledged => {
                 state.acknowledged += 1;
                 state.settled += 1;
-                state.refusals.remove(&record.position);
+                state.refusals.remove(&position);
                 Ok(None)
             }
             Meaning::Refused => {
                 let acknowledged = state.acknowledged;
                 let first = Refusals { count: 0, since: acknowledged };
-                let refusals = state.refusals.entry(record.position).or_insert(first);
+                let refusals = state.refusals.entry(position).or_insert(first);
                 refusals.count += 1;
                 let Refusals { count, since } = *refusals;
                 if retry::is_hopeless(count, acknowledged > since) {
                     state.settled += 1;
-                    state.refusals.remove(&record.position);
+                    state.refusals.remove(&position);
                     return Ok(Some(format!("{reason}, {count} times")));
                 }
                 Err(Trouble { meaning, reason, asked })
@@ -255,7 +250,7 @@ impl Endpoint {
     /// One request, which is logged.
     pub(super) async fn attempt(
         &self,
-        record: &Record,
+        item: &Item,
         message: &Message,
         secrets: &WebhookSecrets,
         redelivery: bool,
@@ -269,9 +264,9 @@ impl Endpoint {
         let delivery = Delivery {
             id: 0,
             event_id: message.event_id.clone(),
-            event_type: record.event_type.to_owned(),
-            execution_id: record.execution_id.to_string(),
-            position: record.position,
+            event_type: item.event_type().to_owned(),
+            execution_id: item.key().to_string(),
+            position: item.position(),
             attempt: 0,
             at,
             duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -321,15 +316,15 @@ impl Endpoint {
         }
     }
 
-    async fn carried(&self, records: &[Arc<Record>], has_settled: bool) -> Vec<Rejection> {
+    async fn carried(&self, items: &[Item], has_settled: bool) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         let has_changed = self.change_standing(|state| {
-            for record in records {
-                let reason = state.done.remove(&record.position).flatten();
-                rejections.extend(reason.map(|reason| Rejection { position: record.position, reason }));
+            for position in items.iter().map(Item::position) {
+                let reason = state.done.remove(&position).flatten();
+                rejections.extend(reason.map(|reason| Rejection { position, reason }));
             }
             // What retention took of them does not come again.
-            let next = records.last().map_or(0, |last| last.position + 1);
+            let next = items.last().map_or(0, |last| last.position() + 1);
             state.done = state.done.split_off(&next);
             state.refusals = state.refusals.split_off(&next);
             state.passed = next.saturating_sub(1);
@@ -410,16 +405,16 @@ impl Endpoint {
     }
 }
 
-/// Each execution's records in their order; executions in the order of their first.
-fn by_execution<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Vec<Vec<Arc<Record>>> {
-    let mut groups: Vec<Vec<Arc<Record>>> = Vec::new();
-    let mut places = std::collections::HashMap::<&str, usize>::new();
-    for record in records {
-        let place = *places.entry(&*record.execution_id).or_insert_with(|| {
+/// What is of one execution in its order; executions in the order of their first.
+fn by_key<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Vec<Item>> {
+    let mut groups: Vec<Vec<Item>> = Vec::new();
+    let mut places = std::collections::HashMap::<Arc<str>, usize>::new();
+    for item in items {
+        let place = *places.entry(item.key()).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
-        groups[place].push(record.clone());
+        groups[place].push(item.clone());
     }
     groups
 }
@@ -434,8 +429,8 @@ fn worst(troubles: impl Iterator<Item = Trouble>) -> Option<Trouble> {
 }
 
 impl Sink for Endpoint {
-    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
-        self.carry(records).boxed()
+    fn carry<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+        self.carry_all(items).boxed()
     }
 
     /// One that has shown nothing wrong is left in peace.

@@ -2,7 +2,7 @@
 
 use podherald_core::execution::Status;
 
-use crate::{config::Webhook, journal::Record};
+use crate::{config::Webhook, journal::Record, sink::Item};
 
 /// What must be so of an event; an empty list says nothing.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +29,15 @@ impl Filter {
         }
     }
 
-    pub(super) fn admits(&self, record: &Record) -> bool {
+    /// Whatever it asks for may be what is missing, so a gap always passes.
+    pub(super) fn admits(&self, item: &Item) -> bool {
+        match item {
+            Item::Event(record) => self.admits_event(record),
+            Item::Gap(_) => true,
+        }
+    }
+
+    fn admits_event(&self, record: &Record) -> bool {
         let is_status = |status| self.statuses.contains(&status);
         let is_of = |namespace: &String| self.namespaces.contains(namespace);
         (self.events.is_empty() || self.events.contains(&record.event_type))
@@ -74,7 +82,7 @@ mod tests {
             let settings = [("webhook.a.url", "http://a"), ("webhook.a.secret", secret), (&key, value)];
             let filter = Filter::of(&Config::of(&settings).unwrap().webhook.0["a"]);
             assert_eq!(
-                (filter.admits(&event), filter.admits(&progress)),
+                (filter.admits_event(&event), filter.admits_event(&progress)),
                 (passes, passes_without_status),
                 "{key}={value}"
             );

@@ -1,12 +1,18 @@
-//! One event as a request: a CloudEvent over HTTP, signed after Standard Webhooks.
+//! One event, or a gap, as a request: a CloudEvent over HTTP, signed after Standard Webhooks.
+
+use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use podherald_core::cloud_event::{DATA_CONTENT_TYPE, Envelope, STRUCTURED_CONTENT_TYPE};
+use podherald_core::cloud_event::{DATA_CONTENT_TYPE, Envelope, STRUCTURED_CONTENT_TYPE, structured};
 use ring::hmac;
+use uuid::Uuid;
 
-use crate::config::{WebhookMode, WebhookSecrets};
+use crate::{
+    config::{WebhookMode, WebhookSecrets},
+    sink::Item,
+};
 
 const USER_AGENT: &str = concat!("podherald/", env!("CARGO_PKG_VERSION"));
 
@@ -19,31 +25,47 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The event in this mode.
+    /// The item in this mode.
     ///
     /// # Errors
-    /// Why these bytes are none.
-    pub(super) fn new(event: &Bytes, mode: WebhookMode) -> Result<Self, String> {
+    /// Why the bytes of an event are none.
+    pub(super) fn of(item: &Item, mode: WebhookMode) -> Result<Self, String> {
+        let bytes = item.bytes();
         let none = |error: serde_json::Error| format!("it is no event: {error}");
-        let envelope = Envelope::parse(event).map_err(none)?;
+        match item {
+            Item::Event(_) => {
+                let envelope = Envelope::parse(&bytes).map_err(none)?;
+                Self::new(envelope.event_id, &envelope.attributes(), &bytes, mode)
+            }
+            Item::Gap(gap) => Self::new(gap.event_id, &gap.attributes(), &bytes, mode),
+        }
+        .map_err(none)
+    }
+
+    fn new(
+        event_id: Uuid,
+        attributes: &[(&'static str, Cow<'_, str>)],
+        data: &Bytes,
+        mode: WebhookMode,
+    ) -> Result<Self, serde_json::Error> {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let body = match mode {
             WebhookMode::Structured => {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STRUCTURED_CONTENT_TYPE));
-                envelope.structured(event).map_err(none)?.into()
+                structured(attributes, data)?.into()
             }
             WebhookMode::Binary => {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(DATA_CONTENT_TYPE));
-                for (name, value) in envelope.attributes() {
+                for (name, value) in attributes {
                     let name: HeaderName = format!("ce-{name}").parse().expect("attributes are letters and digits");
-                    let value = HeaderValue::from_str(&encoded(&value)).expect("what is no ASCII is encoded");
+                    let value = HeaderValue::from_str(&encoded(value)).expect("what is no ASCII is encoded");
                     headers.insert(name, value);
                 }
-                event.clone()
+                data.clone()
             }
         };
-        Ok(Self { event_id: envelope.event_id.to_string(), body, headers })
+        Ok(Self { event_id: event_id.to_string(), body, headers })
     }
 
     /// Its headers when it is sent at this time, in seconds since 1970.
@@ -105,16 +127,19 @@ mod tests {
     #[test]
     fn each_mode_is_the_same_event() {
         let secrets = WebhookSecrets::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let event = record(7, "x").bytes.clone();
-        let structured = Message::new(&event, WebhookMode::Structured).unwrap();
+        let event = Item::Event(record(7, "x"));
+        let structured = Message::of(&event, WebhookMode::Structured).unwrap();
         let headers = structured.headers(1, &secrets);
         assert_eq!(headers["content-type"], "application/cloudevents+json");
         assert_eq!(headers["webhook-id"], structured.event_id);
         assert_eq!(headers["webhook-timestamp"], "1");
         assert!(!headers.contains_key("ce-id"));
-        let binary = Message::new(&event, WebhookMode::Binary).unwrap();
+        let binary = Message::of(&event, WebhookMode::Binary).unwrap();
         let headers = binary.headers(1, &secrets);
-        assert_eq!((&headers["content-type"], &binary.body), (&HeaderValue::from_static("application/json"), &event));
+        assert_eq!(
+            (&headers["content-type"], binary.body),
+            (&HeaderValue::from_static("application/json"), event.bytes())
+        );
         let whole: serde_json::Value = serde_json::from_slice(&structured.body).unwrap();
         for name in
             ["specversion", "id", "source", "type", "subject", "time", "sequence", "partitionkey", "traceparent"]

@@ -1,6 +1,6 @@
 //! What an operator can do about an endpoint.
 
-use std::sync::Arc;
+use podherald_core::gap;
 
 use super::{
     Endpoint,
@@ -9,16 +9,13 @@ use super::{
     message::Message,
     store::{Delivery, Error as StoreError},
 };
-use crate::{
-    journal::{EventQuery, Record},
-    wording,
-};
+use crate::{journal::EventQuery, sink::Item, wording};
 
 /// Where an event of the log of deliveries is.
 enum Place {
     Unknown,
-    Gone,
-    Kept(Delivery, Arc<Record>),
+    Gone(Delivery),
+    Kept(Delivery, Item),
 }
 
 impl Endpoint {
@@ -47,21 +44,21 @@ impl Endpoint {
     /// The log or the journal cannot be read.
     pub async fn redeliver(&self, event_id: &str) -> Result<Redelivery, OperationError> {
         let _turn = self.operating.lock().await;
-        let record = match self.place(event_id).await? {
+        let event = match self.place(event_id).await? {
             Place::Unknown => return Ok(Redelivery::Unknown),
-            Place::Gone => return Ok(Redelivery::Gone),
-            Place::Kept(_, record) => record,
+            Place::Gone(_) => return Ok(Redelivery::Gone),
+            Place::Kept(_, event) => event,
         };
         let secrets = match self.options.secrets().await {
             Ok(secrets) => secrets,
             Err(error) => return Ok(Redelivery::Impossible(wording::of(&error))),
         };
-        let message = match Message::new(&record.bytes, self.options.mode) {
+        let message = match Message::of(&event, self.options.mode) {
             Ok(message) if message.event_id == event_id => message,
             Ok(_) => return Ok(Redelivery::Gone),
             Err(reason) => return Ok(Redelivery::Impossible(reason)),
         };
-        let (_, delivery) = self.attempt(&record, &message, &secrets, true).await;
+        let (_, delivery) = self.attempt(&event, &message, &secrets, true).await;
         Ok(Redelivery::Sent(delivery))
     }
 
@@ -71,21 +68,23 @@ impl Endpoint {
     /// The log or the journal cannot be read or written; nothing has changed.
     pub async fn skip(&self, event_id: &str) -> Result<Skip, OperationError> {
         let _turn = self.operating.lock().await;
-        let (last, record) = match self.place(event_id).await? {
+        let last = match self.place(event_id).await? {
             Place::Unknown => return Ok(Skip::Unknown),
-            Place::Gone => return Ok(Skip::Gone),
-            Place::Kept(last, record) => (last, record),
+            // A gap is where nothing is.
+            Place::Gone(last) if last.event_type != gap::EVENT_TYPE => return Ok(Skip::Gone),
+            Place::Gone(last) | Place::Kept(last, _) => last,
         };
-        if self.state().is_done_with(record.position) {
+        let position = last.position;
+        if self.state().is_done_with(position) {
             return Ok(Skip::Done);
         }
-        if self.state().skipped.contains_key(&record.position) {
+        if self.state().skipped.contains_key(&position) {
             return Ok(Skip::Skipped(last));
         }
         let name = &self.options.name;
-        self.means.store.skip(name, record.position, event_id).await?;
-        self.state().skipped.insert(record.position, event_id.to_owned());
-        tracing::warn!(webhook = name, event_id, position = record.position, "the event is skipped over the API");
+        self.means.store.skip(name, position, event_id).await?;
+        self.state().skipped.insert(position, event_id.to_owned());
+        tracing::warn!(webhook = name, event_id, position, "the event is skipped over the API");
         let (at, error) = (self.means.clock.now(), Some(SKIPPED.to_owned()));
         let skipped = Delivery { at, duration_ms: 0, status: None, error, redelivery: false, ..last };
         let skipped = self.log(skipped).await;
@@ -100,6 +99,9 @@ impl Endpoint {
         let query = EventQuery { after: last.position.saturating_sub(1), limit: 1 };
         let found = self.means.journal.events(query).await?;
         let record = found.into_iter().next().filter(|record| record.position == last.position);
-        Ok(record.map_or(Place::Gone, |record| Place::Kept(last, record)))
+        Ok(match record {
+            Some(record) => Place::Kept(last, Item::Event(record)),
+            None => Place::Gone(last),
+        })
     }
 }

@@ -93,7 +93,7 @@ pub struct Delivery {
     pub event_id: String,
     /// `event_type` of the event.
     pub event_type: String,
-    /// `execution_id` of the event.
+    /// `execution_id` of the event; of a gap, its `source`.
     pub execution_id: String,
     /// Where the event is in the journal.
     #[serde(skip)]

@@ -308,6 +308,29 @@ async fn an_event_that_is_refused_is_left_out_after_a_few_tries_and_the_others_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_is_sent_whatever_is_asked_for_and_somebody_may_skip_one_that_an_endpoint_does_not_take() {
+    let mut world = World::new().await;
+    let running = world.start(&[("statuses", "timeout")]).await;
+    world.kill().await;
+    world.append(0..2).await;
+    let retention = Retention { age: Duration::ZERO, now: at(5000), batch: 1000 };
+    while !world.journal.prune(retention).await.unwrap().executions.is_empty() {}
+    drop(running);
+    world.script.far().refuses.insert("podherald.gap", 500);
+    let running = world.start(&[("statuses", "timeout")]).await;
+    until(Duration::from_secs(5), || world.script.count() == 1).await;
+    let delivery = running.endpoint.deliveries(None, 1).await.unwrap().remove(0);
+    let source = format!("podherald:{}", world.journal.epoch());
+    assert_eq!((&*delivery.event_type, delivery.execution_id), ("podherald.gap", source));
+    assert_eq!(world.cursor(&running).await, 0, "it is not passed without an answer");
+    assert!(matches!(running.endpoint.redeliver(&delivery.event_id).await.unwrap(), Redelivery::Gone));
+    assert!(matches!(running.endpoint.skip(&delivery.event_id).await.unwrap(), Skip::Skipped(_)));
+    until(Duration::from_secs(5), || running.progress.health().lag_events == 0).await;
+    let health = running.progress.health();
+    assert_eq!((health.missed, health.rejected, world.script.count()), (2 * LIFE, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_refused_in_a_quiet_stream_holds_others_for_minutes_and_counts_as_no_failure() {
     let mut world = World::new().await;
     let running = world.start(&[("disable_after", "1h")]).await;

@@ -77,6 +77,18 @@ class ConsumerTest(unittest.TestCase):
         self.assertEqual(self.take(json.dumps(event)), "handled")
         self.assertEqual(self.take(json.dumps(event | {"event_type": "weather_changed"})), "unknown")
 
+    def test_a_gap_is_handled_once_too(self):
+        gap = {
+            "event_id": "00000000-0000-0000-0000-000000000001", "event_type": "podherald.gap", "event_version": "1.0",
+            "timestamp": "2026-03-01T12:00:02.500000Z", "source": "podherald:x", "sink": "kafka", "missed": 3, "first": 8, "last": 10,
+        }  # fmt: skip
+        self.assertEqual([self.take(json.dumps(gap)) for _ in range(2)], ["handled", "repeated"])
+        self.assertEqual(self.take(json.dumps(gap | {"missed": 0})), "invalid")
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            consumer.show(self.handled[0])
+        self.assertIn("3 events are missing, 8 to 10 of podherald:x", shown.getvalue())
+
     def test_what_could_not_be_handled_is_not_known(self):
         def fail(event):
             raise OSError("no room")

@@ -95,6 +95,9 @@ impl Journal for FaultyJournal {
     fn batch(&self, after: u64, bounds: Bounds) -> BoxFuture<'_, Result<Vec<Arc<Record>>>> {
         self.inner.batch(after, bounds)
     }
+    fn told_after(&self, position: u64) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.inner.told_after(position)
+    }
     fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>> {
         self.inner.subscribe(sinks)
     }

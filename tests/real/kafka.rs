@@ -310,9 +310,21 @@ mod contract {
                     None => Broker::shared().await,
                 };
                 let all = broker.consume_all(&format!("{}execution_events", self.prefix)).await;
-                let all: Vec<Bytes> = all.into_iter().map(|message| message.bytes).collect();
+                let all: Vec<Bytes> =
+                    all.into_iter().filter(|message| message.key == "e").map(|message| message.bytes).collect();
                 // Before it went away there was one.
                 if self.own.is_some() { all[1..].to_vec() } else { all }
+            }
+            .boxed()
+        }
+        fn gaps(&self) -> BoxFuture<'_, Vec<Bytes>> {
+            async {
+                let topic = format!("{}execution_events", self.prefix);
+                let all = Broker::shared().await.consume_all(&topic).await;
+                all.into_iter()
+                    .filter(|message| message.key == "podherald:epoch")
+                    .map(|message| message.bytes)
+                    .collect()
             }
             .boxed()
         }
@@ -343,6 +355,7 @@ mod contract {
         records_that_come_again_leave_the_order_of_the_first_time,
         a_record_that_cannot_be_carried_is_rejected_alone,
         a_delivery_that_is_dropped_harms_no_later_one,
+        a_gap_is_told_between_the_events_around_it,
     );
     conformance::suite!(own: a_far_side_that_is_away_is_a_fault_until_it_is_back);
 }

@@ -18,10 +18,11 @@ use podherald::{
     config::RedisUrl,
     journal::{self, Frames, Journal, Record, Sqlite},
     sink::{
-        Sink,
+        Item, Sink,
         redis::{Options, Redis, Url},
     },
 };
+use podherald_core::gap::Gap;
 use redis::{AsyncCommands, Client, aio::MultiplexedConnection, cmd};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -172,6 +173,9 @@ mod contract {
         }
         fn arrived(&self) -> BoxFuture<'_, Vec<Bytes>> {
             self.server.stream("e").boxed()
+        }
+        fn gaps(&self) -> BoxFuture<'_, Vec<Bytes>> {
+            self.server.stream(":gaps").boxed()
         }
         fn leave(&mut self) -> BoxFuture<'_, ()> {
             self.server.stop();

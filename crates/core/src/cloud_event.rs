@@ -86,16 +86,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// The bytes are no JSON.
     pub fn structured(&self, event: &'a [u8]) -> Result<Vec<u8>, serde_json::Error> {
-        #[derive(Serialize)]
-        struct Structured<'a> {
-            #[serde(flatten)]
-            attributes: Attributes<'a>,
-            datacontenttype: &'static str,
-            data: &'a RawValue,
-        }
-        let attributes = Attributes(self.attributes());
-        let data = serde_json::from_slice(event)?;
-        serde_json::to_vec(&Structured { attributes, datacontenttype: DATA_CONTENT_TYPE, data })
+        structured(&self.attributes(), event)
     }
 
     /// W3C Trace Context. The trace is that of the correlation id where it names one (32 hex digits or a `traceparent`),
@@ -110,7 +101,23 @@ impl<'a> Envelope<'a> {
     }
 }
 
-struct Attributes<'a>([(&'static str, Cow<'a, str>); ATTRIBUTES.len()]);
+/// A CloudEvent with these attributes as one JSON object, with these bytes as its `data`.
+///
+/// # Errors
+/// The bytes are no JSON.
+pub fn structured(attributes: &[(&str, Cow<'_, str>)], data: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Structured<'a> {
+        #[serde(flatten)]
+        attributes: Attributes<'a>,
+        datacontenttype: &'static str,
+        data: &'a RawValue,
+    }
+    let (attributes, data) = (Attributes(attributes), serde_json::from_slice(data)?);
+    serde_json::to_vec(&Structured { attributes, datacontenttype: DATA_CONTENT_TYPE, data })
+}
+
+struct Attributes<'a>(&'a [(&'a str, Cow<'a, str>)]);
 
 impl Serialize for Attributes<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -25,6 +25,8 @@ pub const CANCELLED: &str = "evaluation:cancelled";
 
 /// The stream of an execution's events is called this and the execution's id.
 pub const STREAM_PREFIX: &str = "evaluation:events:";
+/// The stream of gaps. It has the prefix, so that a right to that is enough; what follows can stand in no label.
+pub const GAPS: &str = "evaluation:events::gaps";
 
 /// An evaluation began.
 #[derive(Serialize)]

@@ -257,6 +257,10 @@ impl Journal for Sqlite {
         self.readers.read("read what a sink is given next", move |db| reader::batch(db, after, bounds)).boxed()
     }
 
+    fn told_after(&self, position: u64) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.readers.read("read what others have told", move |db| reader::told_after(db, position)).boxed()
+    }
+
     fn subscribe(&self, sinks: Vec<Subscription>) -> BoxFuture<'_, Result<Vec<Cursor>>> {
         self.ask(|done| Request::Subscribe { sinks, done }).boxed()
     }

@@ -111,6 +111,15 @@ fn told(db: &Connection, execution_id: &str) -> Read<Vec<Told>> {
     Ok(events.iter().map(Told::of).collect())
 }
 
+/// Looks at no event behind the first that nobody has told, and into none.
+pub(super) fn told_after(db: &Connection, position: u64) -> Read<Option<u64>> {
+    let untold = "SELECT position FROM events WHERE position > ?1 AND told = 0 ORDER BY position LIMIT 1";
+    let untold: Option<i64> = db.prepare_cached(untold)?.query_row([bound(position)], |row| row.get(0)).optional()?;
+    let last = "SELECT position FROM events WHERE position > ?1 AND position < ?2 ORDER BY position DESC LIMIT 1";
+    let bounds = params![bound(position), untold.unwrap_or(i64::MAX)];
+    Ok(db.prepare_cached(last)?.query_row(bounds, |row| row.get(0)).optional()?)
+}
+
 pub(super) fn places(db: &Connection) -> Read<Vec<Place>> {
     let mut select = db.prepare_cached("SELECT topic, partition, next FROM places ORDER BY topic, partition")?;
     let place = |row: &Row<'_>| Ok(Place { topic: row.get(0)?, partition: row.get(1)?, next: row.get(2)? });

@@ -1,16 +1,17 @@
 //! What one event becomes in a topic: a CloudEvent 1.0 in binary mode.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use podherald_core::{
     cloud_event::{DATA_CONTENT_TYPE, Envelope},
+    gap::{self, Gap},
     topic::Topic,
 };
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::NAME;
-use crate::{contract::DEAD_LETTER_HEADERS, journal::Record};
+use crate::{contract::DEAD_LETTER_HEADERS, journal::Record, sink::Item};
 
 /// Of a record's numbers and lengths in Kafka's format at most, ...
 const RECORD_OVERHEAD: usize = 36;
@@ -29,7 +30,7 @@ pub(super) struct Message {
     pub(super) position: u64,
     /// With the prefix.
     pub(super) topic: Arc<str>,
-    /// The execution: what is of one is in one partition, in order.
+    /// The execution, or a gap's source: what is of one is in one partition, in order.
     pub(super) key: Arc<str>,
     pub(super) headers: Vec<(String, Vec<u8>)>,
     /// The event as it is in the journal.
@@ -37,31 +38,39 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The message of a record, or why there can be none.
-    pub(super) fn of(record: &Record, topics: &Names, lease: Option<&str>) -> Result<Self, String> {
+    /// The message of an item, or why there can be none.
+    pub(super) fn of(item: &Item, topics: &Names, lease: Option<&str>) -> Result<Self, String> {
+        match item {
+            Item::Event(record) => Self::of_event(record, topics, lease),
+            Item::Gap(gap) => Ok(Self::of_gap(gap, topics, lease)),
+        }
+    }
+
+    fn of_event(record: &Record, topics: &Names, lease: Option<&str>) -> Result<Self, String> {
         let envelope =
             Envelope::parse(&record.bytes).map_err(|error| format!("it cannot be read as an event: {error}"))?;
         let topic = Topic::of(&envelope.event_type)
             .ok_or_else(|| format!("there is no topic for events of type {}", envelope.event_type))?;
-        let mut headers = vec![("content-type".to_owned(), DATA_CONTENT_TYPE.as_bytes().to_vec())];
-        for (name, value) in envelope.attributes() {
-            if name == "traceparent" {
-                headers.push((name.to_owned(), value.as_bytes().to_vec()));
-            }
-            headers.push((format!("ce_{name}"), value.into_owned().into_bytes()));
-        }
-        let about = record.about.attributes();
-        headers.extend(about.into_iter().map(|(name, value)| (format!("ce_{name}"), value.into_bytes())));
-        headers.extend(lease.map(|lease| (LEASE_HEADER.to_owned(), lease.as_bytes().to_vec())));
+        let about = record.about.attributes().into_iter().map(|(name, value)| (name, Cow::Owned(value)));
+        let headers = headers(envelope.attributes().into_iter().chain(about), lease);
         let (key, payload) = (record.execution_id.clone(), record.bytes.clone());
         Ok(Self { position: record.position, topic: topics.of(topic), key, headers, payload })
     }
 
-    /// A record that no message can be made of, as it is.
-    pub(super) fn bare(record: &Record, topics: &Names) -> Self {
-        let (key, payload) = (record.execution_id.clone(), record.bytes.clone());
-        let topic = topics.of(Topic::of(record.event_type).unwrap_or(Topic::ExecutionEvents));
-        Self { position: record.position, topic, key, headers: Vec::new(), payload }
+    fn of_gap(gap: &Gap, topics: &Names, lease: Option<&str>) -> Self {
+        Self {
+            position: gap.last,
+            topic: topics.of(gap::TOPIC),
+            key: gap.source.as_str().into(),
+            headers: headers(gap.attributes(), lease),
+            payload: gap.to_bytes().into(),
+        }
+    }
+
+    /// An item that no message can be made of, as it is.
+    pub(super) fn bare(item: &Item, topics: &Names) -> Self {
+        let topic = topics.of(Topic::of(item.event_type()).unwrap_or(Topic::ExecutionEvents));
+        Self { position: item.position(), topic, key: item.key(), headers: Vec::new(), payload: item.bytes() }
     }
 
     /// The same for the dead letter queue: bytes, key and headers as they were, and what became of it.
@@ -89,6 +98,22 @@ impl Message {
     }
 }
 
+/// Binary mode, and who publishes.
+fn headers<'a>(
+    attributes: impl IntoIterator<Item = (&'static str, Cow<'a, str>)>,
+    lease: Option<&str>,
+) -> Vec<(String, Vec<u8>)> {
+    let mut headers = vec![("content-type".to_owned(), DATA_CONTENT_TYPE.as_bytes().to_vec())];
+    for (name, value) in attributes {
+        if name == "traceparent" {
+            headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        }
+        headers.push((format!("ce_{name}"), value.into_owned().into_bytes()));
+    }
+    headers.extend(lease.map(|lease| (LEASE_HEADER.to_owned(), lease.as_bytes().to_vec())));
+    headers
+}
+
 /// The names of all topics, each with the prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Names([Arc<str>; Topic::ALL.len()]);
@@ -112,7 +137,7 @@ mod tests {
     #[test]
     fn a_message_is_the_cloud_event_in_binary_mode() {
         let record = record(3, "half way");
-        let message = Message::of(&record, &Names::new("lab."), None).unwrap();
+        let message = Message::of(&Item::Event(record.clone()), &Names::new("lab."), None).unwrap();
         assert_eq!((&*message.topic, &*message.key, &message.payload), ("lab.execution_events", "e", &record.bytes));
         let names: Vec<&str> = message.headers.iter().map(|(name, _)| &**name).collect();
         assert_eq!(
@@ -136,5 +161,16 @@ mod tests {
         assert_eq!((&*dead.topic, &dead.payload), ("lab.dead_letter_queue", &record.bytes));
         assert_eq!(dead.headers[..names.len()], message.headers);
         assert_eq!(dead.headers[names.len()].0, "dlq-reason");
+    }
+
+    #[test]
+    fn a_gap_is_a_message_of_the_executions_topic_and_of_no_execution() {
+        let gap = Arc::new(Gap::new("epoch", NAME, 3..=7, jiff::Timestamp::UNIX_EPOCH));
+        let message = Message::of(&Item::Gap(gap.clone()), &Names::new("lab."), Some("uid")).unwrap();
+        assert_eq!((&*message.topic, &*message.key, message.position), ("lab.execution_events", "podherald:epoch", 7));
+        assert_eq!(message.payload, gap.to_bytes());
+        let header = |name: &str| message.headers.iter().find(|(other, _)| other == name).map(|(_, value)| &**value);
+        assert_eq!([header("ce_type"), header("ce_subject")], [Some(&b"podherald.gap"[..]), Some(b"kafka")]);
+        assert_eq!([header(LEASE_HEADER), header("traceparent")], [Some(&b"uid"[..]), None]);
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 mod topics;
 mod wording;
 
-use std::{slice, sync::Arc, time::Duration};
+use std::{slice, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use rdkafka::{ClientConfig, error::KafkaError, producer::Producer as _};
@@ -27,8 +27,7 @@ use self::{
     producer::Producer,
     wording::{Blame, blame},
 };
-use super::{Fault, Rejection, Sink};
-use crate::journal::Record;
+use super::{Fault, Item, Rejection, Sink};
 
 pub(crate) use self::{
     message::{LEASE_HEADER, Names},
@@ -89,30 +88,30 @@ impl Kafka {
         fence.lease().map(Some).ok_or_else(|| Fault("another podherald holds the Lease of monitor.lease".to_owned()))
     }
 
-    async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
+    async fn carry_all(&self, items: &[Item]) -> Result<Vec<Rejection>, Fault> {
         let mut place = self.place.lock().await;
         let lease = self.lease()?;
         if place.as_ref().is_some_and(|session| session.lease != lease) {
             retire(&mut place).await;
         }
-        let (messages, mut dead) = self.sort(records, lease.as_deref());
+        let (messages, mut dead) = self.sort(items, lease.as_deref());
         for (index, reason) in self.publish(&mut place, &messages).await? {
             dead.push((messages[index].clone(), reason));
         }
-        self.bury(&mut place, dead, records).await
+        self.bury(&mut place, dead, items).await
     }
 
     /// What can be handed over, and what not, with the reason.
-    fn sort(&self, records: &[Arc<Record>], lease: Option<&str>) -> (Vec<Message>, Vec<(Message, String)>) {
-        let mut messages = Vec::with_capacity(records.len());
+    fn sort(&self, items: &[Item], lease: Option<&str>) -> (Vec<Message>, Vec<(Message, String)>) {
+        let mut messages = Vec::with_capacity(items.len());
         let mut dead = Vec::new();
-        for record in records {
-            match Message::of(record, &self.names, lease) {
+        for item in items {
+            match Message::of(item, &self.names, lease) {
                 Ok(message) => match self.excess(&message) {
                     None => messages.push(message),
                     Some(reason) => dead.push((message, reason)),
                 },
-                Err(reason) => dead.push((Message::bare(record, &self.names), reason)),
+                Err(reason) => dead.push((Message::bare(item, &self.names), reason)),
             }
         }
         (messages, dead)
@@ -126,12 +125,12 @@ impl Kafka {
         })
     }
 
-    /// Puts the dead into their queue, those that it can take, and gives all of them in the order of the records.
+    /// Puts the dead into their queue, those that it can take, and gives all of them in the order of the items.
     async fn bury(
         &self,
         place: &mut Option<Session>,
         mut dead: Vec<(Message, String)>,
-        records: &[Arc<Record>],
+        items: &[Item],
     ) -> Result<Vec<Rejection>, Fault> {
         dead.sort_by_key(|(message, _)| message.position);
         let mut rejections = Vec::with_capacity(dead.len());
@@ -154,7 +153,7 @@ impl Kafka {
                 (None, _) => format!("; the topic {queue} cannot take it either, only the journal keeps it"),
             });
         }
-        let place_of = |position| records.iter().position(|record| record.position == position);
+        let place_of = |position| items.iter().position(|item| item.position() == position);
         rejections.sort_by_key(|rejection| place_of(rejection.position));
         Ok(rejections)
     }
@@ -337,8 +336,8 @@ async fn retire(place: &mut Option<Session>) {
 }
 
 impl Sink for Kafka {
-    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
-        self.carry(records).boxed()
+    fn carry<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+        self.carry_all(items).boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), Fault>> {

@@ -16,7 +16,7 @@ use crate::{
     config::{Brokers, Property},
     journal::Record,
     sink::{
-        Sink,
+        Item, Sink,
         conformance::{MAX_BYTES, record},
     },
 };
@@ -182,7 +182,7 @@ async fn a_message_above_the_ceiling_is_never_handed_over() {
         "{reason}"
     );
     // The largest that is below it goes.
-    let room = MAX_BYTES - super::Message::of(&record(4, ""), &sink.names, None).unwrap().size();
+    let room = MAX_BYTES - super::Message::of(&Item::Event(record(4, "")), &sink.names, None).unwrap().size();
     assert_eq!(sink.deliver(&[record(4, &"x".repeat(room))]).await, Ok(vec![]));
     assert_eq!(sink.deliver(&[record(4, &"x".repeat(room + 1))]).await.unwrap().len(), 1);
 }

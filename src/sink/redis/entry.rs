@@ -1,15 +1,16 @@
-//! What one event becomes on a Redis.
+//! What one event, or a gap, becomes on a Redis.
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use podherald_core::{
     evaluation::{self, Message},
     event::Event,
+    gap::{self, Gap},
 };
 
 use crate::{
     journal::{self, Journal, Record},
-    sink::Fault,
+    sink::{Fault, Item},
 };
 
 /// Events of one execution that are read at a time, to find its start.
@@ -25,12 +26,26 @@ pub(super) struct Entry {
     pub(super) message: Option<Message>,
 }
 
-/// The entry of a record, or why there can be none.
-pub(super) async fn of(
-    record: &Record,
-    max_bytes: usize,
-    journal: &dyn Journal,
-) -> Result<Result<Entry, String>, Fault> {
+/// The entry of an item, or why there can be none.
+pub(super) async fn of(item: &Item, max_bytes: usize, journal: &dyn Journal) -> Result<Result<Entry, String>, Fault> {
+    match item {
+        Item::Event(record) => of_event(record, max_bytes, journal).await,
+        Item::Gap(gap) => Ok(Ok(of_gap(gap))),
+    }
+}
+
+/// In a stream of its own. Who knows the channels from before would not know what to make of it.
+fn of_gap(gap: &Gap) -> Entry {
+    Entry {
+        position: gap.last,
+        stream: evaluation::GAPS.to_owned(),
+        event_type: gap::EVENT_TYPE,
+        event: gap.to_bytes().into(),
+        message: None,
+    }
+}
+
+async fn of_event(record: &Record, max_bytes: usize, journal: &dyn Journal) -> Result<Result<Entry, String>, Fault> {
     let length = record.bytes.len();
     if length > max_bytes {
         return Ok(Err(format!("it has {length} bytes, of {max_bytes} bytes at most")));

@@ -20,10 +20,10 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::Mutex, time::timeout};
 
 use self::{entry::Entry, wording::Way};
-use super::{Fault, Rejection, Sink};
+use super::{Fault, Item, Rejection, Sink};
 use crate::{
     config::RedisUrl,
-    journal::{Journal, Record},
+    journal::Journal,
     named_file::{Unreadable, read},
 };
 
@@ -189,13 +189,13 @@ impl Redis {
         Ok((answers, way))
     }
 
-    async fn carry(&self, records: &[Arc<Record>]) -> Result<Vec<Rejection>, Fault> {
+    async fn carry_all(&self, items: &[Item]) -> Result<Vec<Rejection>, Fault> {
         let mut rejections = Vec::new();
-        let mut entries = Vec::with_capacity(records.len());
-        for record in records {
-            match entry::of(record, self.options.max_event_bytes, &*self.journal).await? {
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match entry::of(item, self.options.max_event_bytes, &*self.journal).await? {
                 Ok(entry) => entries.push(entry),
-                Err(reason) => rejections.push(Rejection { position: record.position, reason }),
+                Err(reason) => rejections.push(Rejection { position: item.position(), reason }),
             }
         }
         if entries.is_empty() {
@@ -251,8 +251,8 @@ fn expiry(streams: &[&str], retention: Duration) -> Pipeline {
 }
 
 impl Sink for Redis {
-    fn deliver<'a>(&'a self, records: &'a [Arc<Record>]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
-        self.carry(records).boxed()
+    fn carry<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Rejection>, Fault>> {
+        self.carry_all(items).boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), Fault>> {

@@ -17,7 +17,7 @@ use crate::{
         self, EventQuery, Journal, Sqlite,
         fixture::{Pod, at},
     },
-    sink::{Sink, conformance::record},
+    sink::{Item, Sink, conformance::record},
 };
 
 /// What is answered to a command; nothing for no answer at all.
@@ -175,7 +175,7 @@ async fn an_end_is_told_with_the_time_since_the_start_of_its_own_attempt() {
     let records = journal.events(EventQuery { after: 0, limit: 10 }).await.unwrap();
     let mut told = Vec::new();
     for record in &records {
-        let entry = entry::of(record, 1 << 20, &*journal).await.unwrap().unwrap();
+        let entry = entry::of(&Item::Event(record.clone()), 1 << 20, &*journal).await.unwrap().unwrap();
         assert_eq!((&*entry.stream, &entry.event), ("evaluation:events:e", &record.bytes));
         told.extend(entry.message);
     }

@@ -4,6 +4,7 @@ use std::{fs, net::SocketAddr};
 
 use axum::{Router, extract::State, routing::post};
 use http::header;
+use podherald_core::gap::Gap;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -90,6 +91,12 @@ impl Receiver {
         let router = Router::new().route("/hook", post(take)).with_state(self.bodies.clone());
         self.serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
     }
+
+    /// Of gaps or of events.
+    fn bodies(&self, of_gaps: bool) -> Vec<Bytes> {
+        let bodies = self.bodies.lock().unwrap();
+        bodies.iter().filter(|body| Gap::is_in(body) == of_gaps).cloned().collect()
+    }
 }
 
 impl conformance::Far for Receiver {
@@ -98,7 +105,11 @@ impl conformance::Far for Receiver {
     }
 
     fn arrived(&self) -> BoxFuture<'_, Vec<Bytes>> {
-        async { self.bodies.lock().unwrap().clone() }.boxed()
+        async { self.bodies(false) }.boxed()
+    }
+
+    fn gaps(&self) -> BoxFuture<'_, Vec<Bytes>> {
+        async { self.bodies(true) }.boxed()
     }
 
     fn leave(&mut self) -> BoxFuture<'_, ()> {

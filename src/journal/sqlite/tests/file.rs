@@ -192,6 +192,18 @@ async fn a_dead_letter_finds_room_in_a_full_journal_and_events_do_not_take_it() 
 }
 
 #[tokio::test]
+async fn how_far_others_have_told_is_known_without_a_look_into_any_event() {
+    let dir = written().await;
+    let journal = open_in(&dir).await;
+    let db = Connection::open(dir.path().join("journal.db")).unwrap();
+    db.execute("UPDATE events SET told = position <> 30, body = 'no event', version = 'none'", []).unwrap();
+    assert_eq!(journal.told_after(0).await.unwrap(), Some(29));
+    assert_eq!(journal.told_after(29).await.unwrap(), None);
+    assert_eq!(journal.told_after(30).await.unwrap(), Some(*journal.head().borrow()));
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
     let dir = written().await;
     let db = Connection::open(dir.path().join("journal.db")).unwrap();
