@@ -231,3 +231,6 @@ fn about(event: &Event, Found { execution, namespace, .. }: &Found) -> About {
     let pod_uid = execution.pods.iter().find(is_it).map(|pod| pod.uid.clone());
     About { namespace: namespace.clone(), labels, pod_uid }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,7 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
         case(
             "/executions?state=failed",
             "state",
-            "is no parameter here; there are limit, status, namespace, label, user",
+            "is no parameter here; there are status, namespace, label, user, after, limit",
         ),
         case("/executions/e1?verbose=1", "verbose", "is no parameter here; there are wait"),
         case("/executions/e1/output?stream=stdin", "stream", "must be stdout, stderr or raw, not \"stdin\""),

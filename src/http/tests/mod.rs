@@ -8,6 +8,7 @@ mod live;
 mod many;
 mod one;
 mod page;
+mod readers;
 mod rest;
 mod sockets;
 
