@@ -244,7 +244,7 @@ async fn a_journal_that_cannot_be_read_is_left_alone_and_a_new_one_begins_once_i
     let shown = journal.display();
     let damaged = format!("podherald: the journal {shown} is damaged: ");
     let newer = format!(
-        "podherald: the journal {shown} has format 99, this podherald knows formats up to 6: start the newer podherald"
+        "podherald: the journal {shown} has format 99, this podherald knows formats up to 7: start the newer podherald"
     );
     let spoilt: [(Spoil, &str); 4] = [
         (|journal| fs::write(journal, [7; 8192]).unwrap(), &damaged),
