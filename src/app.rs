@@ -9,8 +9,13 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use podherald_core::evidence::Evidence;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -24,6 +29,7 @@ use crate::{
     cluster,
     config::{Config, EndOn, Follow, Mode},
     embedded,
+    expected::Expected,
     health::{Readiness, Role},
     http,
     journal::{self, Journal, Subscription},
@@ -41,7 +47,7 @@ use crate::{
     relay::{self, Relay, Turns},
     retention::Retention,
     sink::{self, Sink, kafka, redis},
-    store,
+    store::{self, Store},
     supervisor::{self, Phase, Supervisor},
     upstream::Upstream,
     webhook, worker,
@@ -259,7 +265,7 @@ impl Server {
                 }
             };
             if config.roles.contains(&Role::Monitor) {
-                parts.start_monitor(&client, &live, part);
+                parts.start_monitor(&client, &live, part, store.as_ref());
             }
             if let Some(store) = store.as_ref().filter(|_| config.roles.contains(&Role::ResourceCleaner)) {
                 cleaner = Some(parts.start_cleaner(&client, store, &cursors).await?);
@@ -405,7 +411,7 @@ impl Parts<'_> {
         }
     }
 
-    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs, part: Part) {
+    fn start_monitor(&mut self, client: &kube::Client, live: &LiveOutputs, part: Part, store: Option<&Arc<dyn Store>>) {
         let config = self.config;
         let metrics = monitor::metrics::Metrics::default();
         metrics.register(self.registry);
@@ -415,7 +421,8 @@ impl Parts<'_> {
         let (job_sightings, job_inbox) = mpsc::channel(monitor::QUEUE);
         let Part { leads, told, listed } = part;
         let (hints, overdue, holding) = self.start_holder(client, &leads);
-        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox, told, overdue };
+        let expected = self.start_expecting(store, &listed);
+        let inbox = Inbox { pods: pod_inbox, jobs: job_inbox, told, overdue, expected };
         let mut freshness = Vec::new();
         for (id, scope) in pods.iter().enumerate() {
             freshness.push(self.start_watch(id, scope, client, &pod_sightings, &metrics));
@@ -452,6 +459,32 @@ impl Parts<'_> {
         let means = Means { client, journal, clock, collector, live, metrics, leads, listed, hints, holding };
         let monitor = Monitor::new(options, means, stop);
         self.supervisor.spawn("monitor", Phase::Drain, |_| async move { Ok(monitor.run(inbox).await?) });
+    }
+
+    /// What the store knows and the monitor may have lost, where the store is of this cluster alone.
+    fn start_expecting(
+        &mut self,
+        store: Option<&Arc<dyn Store>>,
+        listed: &watch::Sender<Option<Timestamp>>,
+    ) -> mpsc::Receiver<Evidence> {
+        let (out, expected) = mpsc::channel(monitor::QUEUE);
+        let config = self.config;
+        let Some(store) = store.filter(|_| config.mongo.one_cluster || !config.stores_in_mongo()) else {
+            return expected;
+        };
+        let expecting = Expected {
+            store: store.clone(),
+            policy: policy(config),
+            namespaces: config.kube.namespaces.iter().map(|namespace| namespace.as_str().to_owned()).collect(),
+            clock: self.clock.clone(),
+            listed: listed.subscribe(),
+            out,
+        };
+        self.supervisor.spawn("expected", Phase::Intake, |stop| async move {
+            expecting.run(stop).await;
+            Ok(())
+        });
+        expected
     }
 
     fn start_watch<F: Facts>(

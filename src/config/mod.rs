@@ -165,7 +165,8 @@ impl Config {
         is_apart && is_alone && self.kafka.brokers.is_some() && self.stores_in_mongo()
     }
 
-    fn stores_in_mongo(&self) -> bool {
+    /// True if what is kept for good is in a MongoDB, where other clusters may keep theirs.
+    pub fn stores_in_mongo(&self) -> bool {
         self.mongo.uri.is_some() || self.mongo.uri_file.is_some()
     }
 
@@ -254,7 +255,7 @@ mod tests {
             assert_eq!(last, format!("`{}`, default `{default}`.", setting.variable()), "{}", setting.key);
             assert!(setting.doc.len() > 1, "{} says what it is for", setting.key);
         }
-        assert_eq!(keys.len(), 100);
+        assert_eq!(keys.len(), 101);
     }
 
     #[test]

@@ -29,6 +29,10 @@ settings! {
         /// Longest wait for a connection, and for the answer to a command.
         /// `PODHERALD_MONGO__TIMEOUT`, default `"10s"`.
         timeout: Duration = "10s",
+        /// Whether all that is in the database is of the cluster that this monitor watches. Then it takes up, at its start, what is open there and
+        /// unknown here (its data directory may be a new one), and ends those whose pods are gone.
+        /// `PODHERALD_MONGO__ONE_CLUSTER`, default `false`.
+        one_cluster: bool = false,
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub unheard_looks: Family<NodeLabel, Counter>,
     /// Pods given up because nothing was heard of them.
     pub unheard_ends: Family<NodeLabel, Counter>,
+    /// Attempts that the store knew as open and the journal did not.
+    pub expected: Counter,
     /// Looks and answers older than what was known by then.
     pub outdated: Counter,
     /// Jobs whose pods are held back until it is known whether the Job is tracked.
@@ -86,6 +88,11 @@ impl Metrics {
     /// Registers everything under `podherald_monitor_`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("podherald_monitor");
+        registry.register(
+            "expected_attempts",
+            "Attempts that the store knew as open and the journal did not",
+            self.expected.clone(),
+        );
         registry.register("lists", "Complete lists taken by the watches", self.lists.clone());
         registry.register("watch_failures", "Failed watch and list requests", self.watch_failures.clone());
         registry.register("watch_rebuilds", "Watches started anew", self.watch_rebuilds.clone());

@@ -10,6 +10,7 @@ pub mod api;
 pub mod beginning;
 mod changes;
 pub mod collector;
+mod expect;
 mod follow;
 pub mod hold;
 pub mod index;
@@ -167,6 +168,7 @@ struct Inputs {
     heard: Vec<Heard>,
     told: Vec<Told>,
     overdue: Vec<String>,
+    expected: Vec<Evidence>,
     /// The monitor begins to lead.
     takes_over: bool,
     due: Vec<String>,
@@ -218,7 +220,7 @@ impl Monitor {
     }
 
     async fn follow(mut self, inbox: Inbox) -> Result<(), Error> {
-        let Inbox { pods: mut sightings, mut jobs, mut told, mut overdue } = inbox;
+        let Inbox { pods: mut sightings, mut jobs, mut told, mut overdue, mut expected } = inbox;
         self.recover().await?;
         let stop = self.stop.clone();
         let mut wishes = self.live.bell();
@@ -239,6 +241,7 @@ impl Monitor {
                 Some(heard) = self.heard.1.recv() => inputs.heard.push(heard),
                 Some(one) = told.recv() => inputs.told.push(one),
                 Some(uid) = overdue.recv() => inputs.overdue.push(uid),
+                Some(evidence) = expected.recv() => inputs.expected.push(evidence),
                 Some(ended) = self.follows.join_next() => self.forget_follow(finished(ended)).await,
                 Ok(()) = wishes.changed() => self.follow_wanted().await,
                 () = sleep_until(wake) => {}
@@ -248,6 +251,7 @@ impl Monitor {
             take_waiting(&mut sightings, &mut inputs.sightings);
             take_waiting(&mut self.heard.1, &mut inputs.heard);
             take_waiting(&mut told, &mut inputs.told);
+            take_waiting(&mut expected, &mut inputs.expected);
             take_finished(&mut self.jobs.lookups, &mut inputs.found);
             take_finished(&mut self.jobs.confirmations, &mut inputs.confirmed);
             take_finished(&mut self.collections, &mut inputs.collected);

@@ -78,6 +78,7 @@ impl Monitor {
                 self.observe(&uid, Observation::Told(&told), &mut outcome);
             }
         }
+        self.expect(inputs.expected, &mut outcome).await?;
         for (uid, answer) in inputs.answers {
             self.answer(&uid, answer, &mut outcome);
         }

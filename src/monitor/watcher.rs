@@ -15,7 +15,7 @@ use kube::{
     Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
-use podherald_core::told::Told;
+use podherald_core::{evidence::Evidence, told::Told};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -94,6 +94,8 @@ pub struct Inbox {
     pub told: mpsc::Receiver<Told>,
     /// Pods that were held for as long as may be, by uid.
     pub overdue: mpsc::Receiver<String>,
+    /// Attempts that may be open, and unknown here.
+    pub expected: mpsc::Receiver<Evidence>,
 }
 
 /// What to watch.

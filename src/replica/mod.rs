@@ -2,7 +2,7 @@
 //! streams, their ids, `?wait=`) is the same as at the monitor.
 //!
 //! What is older than its journal the store has, and is fetched when somebody asks for it ([`Past`]). So the topics need be read only from where
-//! the store has come to. Events of one source go into the journal in their order; those that come early wait ([`waiting`]) for
+//! the store has come to. Events of one source go into the journal in their order; those that come early wait (`waiting`) for
 //! what is before them, which comes by another partition, or is in the store, or (what the monitor's sink had to leave out) nowhere.
 
 mod metrics;

@@ -115,6 +115,13 @@ impl Inside {
         executions.map(|execution| list(&execution).count()).sum()
     }
 
+    /// Takes the journal away from a podherald that is dead.
+    pub(crate) fn lose_journal(&self) {
+        for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+            let _ = std::fs::remove_file(self.directory.path().join(name));
+        }
+    }
+
     /// The disk loses what programs printed, while podherald goes on.
     pub(crate) fn lose_outputs(&self) {
         let output = self.directory.path().join("output");

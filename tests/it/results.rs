@@ -100,3 +100,42 @@ async fn the_audit_adds_up() {
     let (status, problem) = world.get("/audit?limit=0").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_as_open_ends_when_its_pod_is_gone_though_the_journal_is_lost() {
+    let mut world = world().await;
+    for id in ["gone", "there"] {
+        world.api.apply(running(id));
+        world.until(id, "running", LIMIT).await;
+    }
+    let told = world.events().await;
+    let kept = format!("podherald_inbox_acknowledged_total{{group=\"event-store\"}} {}", told.len());
+    for _ in 0..1000 {
+        if world.text("/metrics").await.1.contains(&kept) {
+            break;
+        }
+        tokio::time::sleep(crate::world::MOMENT).await;
+    }
+    assert!(world.text("/metrics").await.1.contains(&kept), "the store has not got all of {told:?}");
+    world.kill().await;
+    world.lose_journal();
+    world.api.delete(NAMESPACE, "executor-gone");
+    world.start().await;
+    let ended = world.until("gone", "failed", LIMIT).await;
+    assert_eq!((&ended["attempt"], &ended["cause"]["class"]), (&json!(1), &json!("unknown")), "{ended}");
+    assert_eq!(world.metric("podherald_monitor_expected_attempts_total").await, 1);
+    until_stored(&world, "gone").await;
+    assert_eq!(world.execution("there").await["status"], "running");
+    let events = world.events().await;
+    let of_gone: Vec<_> = events.iter().filter(|event| event["execution_id"] == "gone").collect();
+    assert!(
+        of_type(&events, "execution_failed").len() == 1 && of_gone[0]["event_type"] != "pod_scheduled",
+        "{of_gone:?}"
+    );
+    // The next start knows it by itself.
+    world.kill().await;
+    world.start().await;
+    world.settle().await;
+    assert_eq!(world.metric("podherald_monitor_expected_attempts_total").await, 0);
+    assert_eq!(world.events().await.len(), events.len());
+}

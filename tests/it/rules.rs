@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 37] = [
+const ORDER: [&str; 38] = [
     "wording",
     "upstream",
     "jitter",
@@ -38,6 +38,7 @@ const ORDER: [&str; 37] = [
     "worker",
     "replica",
     "monitor",
+    "expected",
     "explain",
     "demo",
     "embedded",
