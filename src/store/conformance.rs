@@ -2,10 +2,7 @@
 //!
 //! The tests on a real server have this file too: it names only what stands beside it.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -50,7 +47,6 @@ macro_rules! suite {
             the_first_result_of_an_attempt_stays_and_the_same_again_is_said,
             a_role_is_done_with_an_event_for_ever,
             dead_letters_are_kept_as_they_were_once,
-            a_watermark_never_goes_back,
             writers_of_one_execution_at_the_same_time_lose_nothing,
             whatever_programs_print_and_people_name_is_read_back_as_it_was,
             output_beyond_any_limit_of_a_document_is_read_back_whole,
@@ -438,15 +434,6 @@ pub(crate) async fn dead_letters_are_kept_as_they_were_once(store: &dyn Store) {
     assert_eq!(list(Some("one"), None, 9).await, all[..2]);
     assert_eq!(list(None, Some(all[0].cursor.clone()), 1).await, all[1..2]);
     assert_eq!(list(Some("one"), Some(all[0].cursor.clone()), 9).await, all[1..2]);
-}
-
-pub(crate) async fn a_watermark_never_goes_back(store: &dyn Store) {
-    let place = |partition| Place { topic: "execution.events".into(), partition };
-    assert_eq!(store.watermarks().await.unwrap(), BTreeMap::new());
-    for (partition, next) in [(0, 5), (1, 9), (0, 3)] {
-        store.advance(place(partition), next).await.unwrap();
-    }
-    assert_eq!(store.watermarks().await.unwrap(), [(place(0), 5), (place(1), 9)].into());
 }
 
 pub(crate) async fn writers_of_one_execution_at_the_same_time_lose_nothing(store: &dyn Store) {

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{
     Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Found, Listed,
-    ListedLetter, Outcome, Result, Store, Stored, StoredEvent, Watermarks, opening,
+    ListedLetter, Outcome, Result, Store, Stored, StoredEvent, opening,
 };
-use crate::{clock::Clock, config::Config, inbox::Place, jitter};
+use crate::{clock::Clock, config::Config, jitter};
 
 /// Until the next try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -71,14 +71,6 @@ impl Deferred {
 impl Store for Deferred {
     fn append(&self, arrivals: Vec<Arrival>) -> BoxFuture<'_, Result<Vec<Appended>>> {
         self.ask("keep events", |store| store.append(arrivals))
-    }
-
-    fn advance(&self, place: Place, next: u64) -> BoxFuture<'_, Result<()>> {
-        self.ask("keep how far events are in", |store| store.advance(place, next))
-    }
-
-    fn watermarks(&self) -> BoxFuture<'_, Result<Watermarks>> {
-        self.ask("say how far events are in", |store| store.watermarks())
     }
 
     fn put_result(&self, outcome: Outcome) -> BoxFuture<'_, Result<Stored>> {

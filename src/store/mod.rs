@@ -350,18 +350,6 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::Unavailable`]: some of them may be kept.
     fn append(&self, arrivals: Vec<Arrival>) -> BoxFuture<'_, Result<Vec<Appended>>>;
 
-    /// Everything of this place below `next` has been appended: never back.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    fn advance(&self, place: Place, next: u64) -> BoxFuture<'_, Result<()>>;
-
-    /// Where a reader of the places goes on after having read the store.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    fn watermarks(&self) -> BoxFuture<'_, Result<Watermarks>>;
-
     /// Keeps what an attempt came to, unless there is a result of it.
     ///
     /// # Errors

@@ -9,10 +9,9 @@ use mongodb::{
 };
 use podherald_core::execution::Status;
 
-use super::{ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, WATERMARKS, documents};
+use super::{ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, documents};
 use crate::store::{
     Attempt, DeadLetterQuery, EventQuery, ExecutionQuery, LetterCursor, Listed, ListedLetter, Result, StoredEvent,
-    Watermarks,
 };
 
 /// More than there can be.
@@ -159,12 +158,6 @@ impl Mongo {
     pub(super) async fn list_attempts(&self, execution_id: String) -> Act<Vec<Attempt>> {
         let documents = self.list(attempts(&execution_id)).await?;
         documents.iter().map(|document| Self::read(ATTEMPTS, documents::read_attempt(document))).collect()
-    }
-
-    pub(super) async fn all_watermarks(&self) -> Act<Watermarks> {
-        let documents = self.all(self.collection(WATERMARKS).find(Document::new())).await?;
-        let watermark = |document: &Document| Ok((documents::place(document)?, documents::unsigned(document, "next")?));
-        documents.iter().map(|document| Self::read(WATERMARKS, watermark(document))).collect()
     }
 
     pub(super) async fn list_letters(&self, query: DeadLetterQuery) -> Act<Vec<ListedLetter>> {

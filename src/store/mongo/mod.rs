@@ -32,9 +32,9 @@ use uuid::Uuid;
 
 use super::{
     Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Found, Listed,
-    ListedLetter, Outcome, Result, Store, Stored, StoredEvent, Watermarks, projection::Projection,
+    ListedLetter, Outcome, Result, Store, Stored, StoredEvent, projection::Projection,
 };
-use crate::{clock::Clock, config::MongoUri, inbox::Place};
+use crate::{clock::Clock, config::MongoUri};
 use fault::{Fault, Wording};
 
 pub use migrate::{Applied, SCHEMA};
@@ -44,7 +44,6 @@ const EXECUTIONS: &str = "executions";
 const ATTEMPTS: &str = "attempts";
 const RESULTS: &str = "execution_results";
 const RECEIPTS: &str = "receipts";
-const WATERMARKS: &str = "watermarks";
 const DEAD_LETTERS: &str = "dead_letters";
 
 /// What is done to the database, before anybody is told of it.
@@ -214,14 +213,6 @@ async fn read_uri(uri: Uri) -> Result<MongoUri> {
 impl Store for Mongo {
     fn append(&self, arrivals: Vec<Arrival>) -> BoxFuture<'_, Result<Vec<Appended>>> {
         self.told("keep events", self.append_all(arrivals))
-    }
-
-    fn advance(&self, place: Place, next: u64) -> BoxFuture<'_, Result<()>> {
-        self.told("move a watermark", self.raise(place, next))
-    }
-
-    fn watermarks(&self) -> BoxFuture<'_, Result<Watermarks>> {
-        self.told("read watermarks", self.all_watermarks())
     }
 
     fn put_result(&self, outcome: Outcome) -> BoxFuture<'_, Result<Stored>> {

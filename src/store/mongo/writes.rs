@@ -9,15 +9,12 @@ use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, RECEIPTS, RESULTS, WATERMARKS, documents,
+    ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, RECEIPTS, RESULTS, documents,
     fault::{self, Fault},
 };
-use crate::{
-    inbox::Place,
-    store::{
-        Appended, Arrival, Attempt, DeadLetter, Outcome, Stored,
-        projection::{self, Projection},
-    },
+use crate::store::{
+    Appended, Arrival, Attempt, DeadLetter, Outcome, Stored,
+    projection::{self, Projection},
 };
 
 /// Executions and attempts that are written at the same time.
@@ -136,15 +133,6 @@ impl Mongo {
             "rank": { "$lt": i32::from(attempt.status.rank()) },
         };
         self.upsert(ATTEMPTS, filter, doc! { "$set": documents::attempt(attempt) }).await
-    }
-
-    pub(super) async fn raise(&self, place: Place, next: u64) -> Act<()> {
-        let filter = doc! {
-            "_id": format!("{}/{}", place.topic, place.partition),
-            "next": { "$lt": documents::number(next) },
-        };
-        let set = doc! { "topic": &*place.topic, "partition": place.partition, "next": documents::number(next) };
-        self.upsert(WATERMARKS, filter, doc! { "$set": set }).await
     }
 
     /// Updates what is lower, or inserts; what is not lower is in the way of the insert, and stays. Two that insert at the

@@ -21,9 +21,8 @@ use uuid::Uuid;
 
 use super::{
     Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Found, Listed,
-    ListedLetter, Outcome, Result, Store, Stored, StoredEvent, Watermarks,
+    ListedLetter, Outcome, Result, Store, Stored, StoredEvent,
 };
-use crate::inbox::Place;
 use schema::Fault;
 
 pub use schema::SCHEMA;
@@ -130,14 +129,6 @@ impl Sqlite {
 impl Store for Sqlite {
     fn append(&self, arrivals: Vec<Arrival>) -> BoxFuture<'_, Result<Vec<Appended>>> {
         self.write("keep events", move |db| writes::append(db, &arrivals))
-    }
-
-    fn advance(&self, place: Place, next: u64) -> BoxFuture<'_, Result<()>> {
-        self.write("move a watermark", move |db| writes::advance(db, &place, next))
-    }
-
-    fn watermarks(&self) -> BoxFuture<'_, Result<Watermarks>> {
-        self.read("read watermarks", reads::watermarks)
     }
 
     fn put_result(&self, outcome: Outcome) -> BoxFuture<'_, Result<Stored>> {

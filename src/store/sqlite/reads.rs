@@ -19,12 +19,6 @@ use crate::{
 /// The columns that [`read_projection`] takes.
 pub(super) const PROJECTION: &str = "first_seen, namespace, ended_by, watermarks, body";
 
-pub(super) fn watermarks(db: &Connection) -> Act<Watermarks> {
-    let mut select = db.prepare_cached("SELECT topic, partition, next FROM watermarks")?;
-    let rows = select.query_map([], |row| Ok((place(row, 0, 1)?, row.get(2)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
 pub(super) fn projection(db: &Connection, id: &str) -> Act<Option<Projection>> {
     let sql = format!("SELECT {PROJECTION} FROM executions WHERE execution_id = ?1");
     let mut select = db.prepare_cached(&sql)?;
@@ -102,10 +96,6 @@ pub(super) fn attempts(db: &Connection, execution_id: &str) -> Act<Vec<Attempt>>
 pub(super) fn is_finished(db: &Connection, role: &str, event_id: Uuid) -> Act<bool> {
     let mut select = db.prepare_cached("SELECT 1 FROM receipts WHERE role = ?1 AND event_id = ?2")?;
     Ok(select.query_row(params![role, event_id.as_bytes()], |_| Ok(())).optional()?.is_some())
-}
-
-fn place(row: &Row<'_>, topic: usize, partition: usize) -> rusqlite::Result<Place> {
-    Ok(Place { topic: row.get::<_, String>(topic)?.into(), partition: row.get(partition)? })
 }
 
 pub(super) fn bytes(row: &Row<'_>, column: usize) -> Act<Bytes> {

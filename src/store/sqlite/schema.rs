@@ -73,13 +73,6 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (role, event_id)
     ) STRICT, WITHOUT ROWID;
 
-    CREATE TABLE watermarks (
-        topic TEXT NOT NULL,
-        partition INTEGER NOT NULL,
-        next INTEGER NOT NULL,
-        PRIMARY KEY (topic, partition)
-    ) STRICT, WITHOUT ROWID;
-
     CREATE TABLE dead_letters (
         id TEXT PRIMARY KEY,
         role TEXT NOT NULL,

@@ -6,10 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::{Act, reads, schema::Fault};
-use crate::{
-    inbox::Place,
-    store::{Appended, Arrival, Attempt, DeadLetter, Outcome, Stored, projection},
-};
+use crate::store::{Appended, Arrival, Attempt, DeadLetter, Outcome, Stored, projection};
 
 pub(super) fn append(db: &Connection, arrivals: &[Arrival]) -> Act<Vec<Appended>> {
     arrivals.iter().map(|arrival| append_one(db, arrival)).collect()
@@ -80,16 +77,6 @@ fn write_attempt(db: &Connection, attempt: &Attempt) -> Act<()> {
     ])?;
     Ok(())
 }
-
-pub(super) fn advance(db: &Connection, place: &Place, next: u64) -> Act<()> {
-    db.prepare_cached(
-        "INSERT INTO watermarks (topic, partition, next) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET next = max(next, excluded.next)",
-    )?
-    .execute(params![&*place.topic, place.partition, next])?;
-    Ok(())
-}
-
 pub(super) fn put_result(db: &Connection, outcome: &Outcome) -> Act<Stored> {
     let kept: Option<[u8; 16]> = db
         .prepare_cached("SELECT event_id FROM execution_results WHERE execution_id = ?1 AND attempt = ?2")?
