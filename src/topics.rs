@@ -51,6 +51,8 @@ pub(crate) struct Found {
 /// See the module.
 pub(crate) struct Topics {
     readers: Vec<Reader>,
+    /// Who is asked first, so that none starves.
+    turn: usize,
     way: Way,
 }
 
@@ -130,7 +132,7 @@ impl Topics {
         for opened in join_all(opening).await {
             readers.push(opened.map_err(|error| Fault(error.to_string()))??);
         }
-        Ok(Self { readers, way })
+        Ok(Self { readers, turn: 0, way })
     }
 
     /// Waits for the next message; none where a partition has just come to its end. Dropping the future loses none.
@@ -139,11 +141,14 @@ impl Topics {
     /// Nothing comes any more: they are to be opened anew.
     pub(crate) async fn next(&mut self) -> Result<Option<Found>, Fault> {
         // Each is dropped when another is ready, and takes nothing with it.
-        let receiving = self.readers.iter().map(|reader| {
+        let (after, before) = (&self.readers[self.turn..], &self.readers[..self.turn]);
+        let receiving = after.iter().chain(before).map(|reader| {
             let receive = async { reader.consumer().recv().await.map(|message| found(&message)) };
             receive.boxed()
         });
-        let (received, topic, _) = select_all(receiving).await;
+        let (received, place, _) = select_all(receiving).await;
+        let topic = (self.turn + place) % self.readers.len();
+        self.turn = (topic + 1) % self.readers.len();
         let now = Instant::now();
         match received {
             Ok(found) => {

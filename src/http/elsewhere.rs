@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::{Error, State};
 use crate::upstream::{FORWARDED, Upstream};
@@ -56,10 +56,15 @@ impl Monitor {
 /// Passes on what the monitor alone can answer.
 pub(super) async fn forward(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    if !route.is_some_and(|route| OF_THE_MONITOR.contains(&route.as_str())) {
+    let is_asked = request.method() == Method::GET || request.method() == Method::HEAD;
+    if !is_asked || !route.is_some_and(|route| OF_THE_MONITOR.contains(&route.as_str())) {
         return next.run(request).await;
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    // Nothing but what the route says may come of it at a server that normalises paths.
+    if path.contains("..") || path.contains('%') && !path.contains('?') {
+        return Error::NoRoute.into_response();
+    }
     match state.monitor.elsewhere() {
         Ok(None) => next.run(request).await,
         Ok(Some(upstream)) => ask(upstream, &path, request.headers()).await.unwrap_or_else(IntoResponse::into_response),
@@ -67,14 +72,21 @@ pub(super) async fn forward(Shared(state): Shared<Arc<State>>, request: Request,
     }
 }
 
+/// # Errors
+/// The request was passed on by another who is no monitor either.
+pub(super) fn is_first(asked: &HeaderMap) -> Result<(), Error> {
+    if asked.contains_key(FORWARDED) {
+        return Err(Error::NotHere("http.monitor_url of who passed this on must name one that is"));
+    }
+    Ok(())
+}
+
 /// The monitor's answer to what was asked here.
 ///
 /// # Errors
 /// There is none, or who was asked is no monitor either.
 pub(super) async fn ask(upstream: &Upstream, path: &str, asked: &HeaderMap) -> Result<Response, Error> {
-    if asked.contains_key(FORWARDED) {
-        return Err(Error::NotHere("http.monitor_url of who passed this on must name one that is"));
-    }
+    is_first(asked)?;
     let mut headers = HeaderMap::new();
     for name in ASKED_WITH {
         headers.extend(asked.get_all(&name).iter().map(|value| (name.clone(), value.clone())));

@@ -10,6 +10,8 @@ use podherald_core::{
     execution::Execution,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{Error, State};
 use crate::{
     blob::Blob,
@@ -43,7 +45,7 @@ impl Kept {
             Some(_) if state.blobs.is_none() && !state.monitor.is_here() => return Ok(None),
             Some(uri) => Self::Blob(blob(state, uri).await?),
             None => match inline(execution, stream, summary)? {
-                kept if kept.length() < summary.bytes_kept && !state.monitor.is_here() => return Ok(None),
+                kept if !state.monitor.is_here() && !kept.is_all_of(stream, summary) => return Ok(None),
                 kept => kept,
             },
         };
@@ -81,6 +83,14 @@ impl Kept {
             None => Self::Inline(Bytes::new()),
         };
         Ok(Some((kept, summary)))
+    }
+
+    /// True if this is certainly the stream as the program wrote it.
+    fn is_all_of(&self, stream: Stream, summary: &StreamSummary) -> bool {
+        let Self::Inline(text) = self else { return true };
+        let digest = || Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let is_it = summary.sha256.as_ref().is_some_and(|sha256| *sha256 == digest());
+        stream != Stream::Raw && (is_it || (text.is_empty() && summary.bytes_kept == 0))
     }
 
     pub(super) fn length(&self) -> u64 {

@@ -83,7 +83,9 @@ pub(super) async fn get(
         if place.ended {
             return Ok(stream::nothing_more());
         }
-        state.monitor.elsewhere()?;
+        if state.monitor.elsewhere()?.is_some() {
+            elsewhere::is_first(&headers)?;
+        }
         let seat = state.seats.take()?;
         state.recall(&id).await?;
         return Ok(stream::response(One::open(state, id, place, Content::Output).await?, seat));

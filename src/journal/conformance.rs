@@ -475,7 +475,7 @@ fn published(change: &Change) -> Vec<Adopted> {
     let number = |(seq, draft): (u64, &Draft)| {
         let event = draft.clone().number("pod-monitor:other", seq);
         let bytes = event.to_bytes().into();
-        Adopted { event, bytes, about: About::default(), in_order: false }
+        Adopted { event, bytes, about: About::default(), in_order: false, recalled: false }
     };
     (1..).zip(&*change.events).map(number).collect()
 }
@@ -520,7 +520,7 @@ pub(crate) async fn what_is_to_come_in_order_waits_for_what_comes_before_it(jour
         .zip(drafts)
         .map(|(seq, draft)| {
             let event = draft.number("pod-monitor:other", seq);
-            Adopted { bytes: event.to_bytes().into(), event, about: about.clone(), in_order: true }
+            Adopted { bytes: event.to_bytes().into(), event, about: about.clone(), in_order: true, recalled: false }
         })
         .collect();
     let id = |adopted: &Adopted| adopted.event.event_id;

@@ -105,6 +105,8 @@ pub struct Adopted {
     pub about: About,
     /// Only if it follows on what is here of its source: what came before it may still come.
     pub in_order: bool,
+    /// It is fetched from where all that ever happened is kept.
+    pub recalled: bool,
 }
 
 /// How far a partition of a topic was read for [`Journal::adopt`].
@@ -148,6 +150,8 @@ pub struct Record {
     pub status: Option<Status>,
     /// Another monitor has published it.
     pub told: bool,
+    /// It was fetched long after it was told, and is none of what happens now.
+    pub recalled: bool,
     /// The execution's version vector once this event is applied.
     pub version: Arc<VersionVector>,
     /// The event's JSON: the only rendering there is.

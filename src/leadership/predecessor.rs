@@ -112,7 +112,7 @@ impl Predecessor {
         if leases.iter().any(|known| lease.as_deref() == Some(known.as_bytes())) {
             match serde_json::from_slice::<Event>(&bytes) {
                 // Its own too: it may have died before it noted that they are there.
-                Ok(event) => batch.events.push(Adopted { event, bytes, about, in_order: false }),
+                Ok(event) => batch.events.push(Adopted { event, bytes, about, in_order: false, recalled: false }),
                 // What the other one's journal had lost, nobody can read back.
                 Err(_) if Gap::is_in(&bytes) => {}
                 Err(error) => {

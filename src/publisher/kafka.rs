@@ -92,6 +92,7 @@ impl Numbers {
             seq: event.seq,
             status: None,
             told: false,
+            recalled: false,
             version: Arc::default(),
             bytes: event.to_bytes().into(),
             frames: Frames::default(),

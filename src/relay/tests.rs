@@ -80,7 +80,13 @@ impl World {
             let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
             let adopted = (1..).zip(drafts).map(|(seq, draft)| {
                 let event = draft.number("pod-monitor:other", seq);
-                Adopted { bytes: event.to_bytes().into(), event, about: Default::default(), in_order: false }
+                Adopted {
+                    bytes: event.to_bytes().into(),
+                    event,
+                    about: Default::default(),
+                    in_order: false,
+                    recalled: false,
+                }
             });
             self.journal.adopt(adopted.collect(), vec![]).await.unwrap();
         }

@@ -10,7 +10,7 @@ mod past;
 mod waiting;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -18,7 +18,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use podherald_core::{event::Event, gap::Gap, topic::Topic};
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -99,9 +99,9 @@ impl Replica {
     }
 
     async fn persist(&self) {
-        let mut waiting = Waiting::default();
         loop {
-            let Err(Fault(error)) = self.follow(&mut waiting).await;
+            // What waited is read again.
+            let Err(Fault(error)) = self.follow(&mut Waiting::default()).await;
             self.metrics.failures.inc();
             if self.trouble.set(Some(error.clone())).as_ref() != Some(&error) {
                 tracing::warn!(error, "what others publish cannot be read; trying again until it can");
@@ -118,11 +118,19 @@ impl Replica {
         let opened = Instant::now();
         let mut fetches = Fetches::default();
         let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 found = topics.next() => self.take_all(found?, &mut topics, waiting).await?,
-                Some((id, fetched)) = fetches.under_way.next() => self.fetched(&id, fetched, waiting).await?,
-                _ = look.tick(), if !waiting.is_empty() => {
+                Some((id, fetched)) = fetches.under_way.next() => {
+                    if let Some(error) = fetched.as_ref().err() {
+                        self.metrics.failures.inc();
+                        fetches.failed(error);
+                    } else {
+                        self.fetched(&id, waiting).await?;
+                    }
+                }
+                _ = look.tick() => {
                     self.look_after(waiting, topics.read_up_to()).await?;
                     fetches.begin(&self.past, waiting);
                 }
@@ -160,15 +168,19 @@ impl Replica {
         }
         let executions: BTreeSet<_> = events.iter().map(|early| early.adopted.event.execution_id.clone()).collect();
         events.extend(executions.iter().flat_map(|id| waiting.take(id)));
+        self.adopt(events, waiting).await?;
+        // Not before it is known who waits: whoever reads on from there has all that is not in the journal.
         let mut places = last_of_each(places);
         waiting.hold_back(&mut places);
-        self.adopt(events, places, waiting).await
+        self.journal.adopt(Vec::new(), places).await.map_err(fault)?;
+        Ok(())
     }
 
     fn read(&self, Found { place, about, bytes, .. }: &Found) -> Option<Early> {
         match serde_json::from_slice::<Event>(bytes) {
             Ok(event) => {
-                let adopted = Adopted { event, bytes: bytes.clone(), about: about.clone(), in_order: true };
+                let adopted =
+                    Adopted { event, bytes: bytes.clone(), about: about.clone(), in_order: true, recalled: false };
                 Some(Early { adopted, place: place.clone(), since: Instant::now() })
             }
             Err(_) if Gap::is_in(bytes) => None,
@@ -182,20 +194,14 @@ impl Replica {
     }
 
     /// Takes over what can be; the rest waits.
-    async fn adopt(&self, mut events: Vec<Early>, places: Vec<Place>, waiting: &mut Waiting) -> Result<(), Fault> {
+    async fn adopt(&self, mut events: Vec<Early>, waiting: &mut Waiting) -> Result<(), Fault> {
         let order = |early: &Early| {
             let Event { execution_id, source, seq, .. } = &early.adopted.event;
             (execution_id.clone(), source.clone(), *seq)
         };
         events.sort_by_cached_key(order);
         let adopted: Vec<_> = events.iter().map(|early| early.adopted.clone()).collect();
-        let early = match self.journal.adopt(adopted, places).await {
-            Ok(early) => early,
-            Err(error) => {
-                events.into_iter().for_each(|early| waiting.add(early));
-                return Err(fault(error));
-            }
-        };
+        let early = self.journal.adopt(adopted, Vec::new()).await.map_err(fault)?;
         self.metrics.adopted.inc_by((events.len() - early.len()) as u64);
         let early: BTreeSet<_> = early.into_iter().collect();
         for event in events.into_iter().filter(|event| early.contains(&event.adopted.event.event_id)) {
@@ -206,15 +212,10 @@ impl Replica {
         Ok(())
     }
 
-    async fn fetched(&self, id: &Arc<str>, fetched: Result<(), String>, waiting: &mut Waiting) -> Result<(), Fault> {
-        if let Err(error) = fetched {
-            self.metrics.failures.inc();
-            tracing::warn!(error, "what happened before cannot be fetched; what follows waits for it");
-            return Ok(());
-        }
+    async fn fetched(&self, id: &Arc<str>, waiting: &mut Waiting) -> Result<(), Fault> {
         waiting.is_fetched(id);
         let events = waiting.take(id);
-        self.adopt(events, Vec::new(), waiting).await
+        self.adopt(events, waiting).await
     }
 
     /// Lets go of those that have waited for long enough.
@@ -230,7 +231,7 @@ impl Replica {
         );
         self.metrics.out_of_order.inc_by(count as u64);
         old.iter_mut().for_each(|early| early.adopted.in_order = false);
-        self.adopt(old, Vec::new(), waiting).await
+        self.adopt(old, waiting).await
     }
 }
 
@@ -241,16 +242,34 @@ type Fetch = (Arc<str>, Result<(), String>);
 #[derive(Default)]
 struct Fetches {
     under_way: FuturesUnordered<BoxFuture<'static, Fetch>>,
+    /// In this round: one that fails must not keep others from their turn.
+    tried: HashSet<Arc<str>>,
+    rests_until: Option<Instant>,
+    said: String,
 }
 
 impl Fetches {
+    fn failed(&mut self, error: &str) {
+        self.rests_until = Some(Instant::now() + jitter::part_of(PAUSE, 0.5..=1.0));
+        if self.said != error {
+            tracing::warn!(error, "what happened before cannot be fetched; what follows waits for it");
+            error.clone_into(&mut self.said);
+        }
+    }
+
     /// Asks for what those have waited for of whom it was not asked yet.
     fn begin(&mut self, past: &Arc<Past>, waiting: &Waiting) {
-        if !self.under_way.is_empty() {
+        if !self.under_way.is_empty() || self.rests_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        for id in waiting.not_fetched().take(FETCHES) {
-            let (past, id) = (past.clone(), id.clone());
+        let mut wanted: Vec<_> = past.unfinished().into_iter().chain(waiting.not_fetched().cloned()).collect();
+        wanted.retain(|id| !self.tried.contains(id));
+        if wanted.len() <= FETCHES {
+            self.tried.clear();
+        }
+        for id in wanted.into_iter().take(FETCHES) {
+            self.tried.insert(id.clone());
+            let past = past.clone();
             let fetch = async move {
                 let fetched = timeout(PATIENCE, past.fetch(&id)).await;
                 let fetched = match fetched {

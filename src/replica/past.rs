@@ -50,12 +50,13 @@ pub struct Past {
     metrics: Metrics,
     /// Whose past was fetched since the start.
     fetched: Mutex<HashSet<String>>,
+    unfinished: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Past {
     /// The past as this store has it.
     pub fn new(store: Arc<dyn Store>, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
-        Self { store, journal, clock, metrics, fetched: Mutex::default() }
+        Self { store, journal, clock, metrics, fetched: Mutex::default(), unfinished: Mutex::default() }
     }
 
     /// Sees to it that the journal has all that is known of this execution, if anything is.
@@ -78,6 +79,11 @@ impl Past {
         }
     }
 
+    /// Those of which the store had more than could be taken in yet.
+    pub(super) fn unfinished(&self) -> Vec<Arc<str>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// Fetches all that the store has of this execution.
     pub(super) async fn fetch(&self, execution_id: &str) -> Result<(), Error> {
         let Some(found) = self.store.execution(execution_id.to_owned()).await? else { return Ok(()) };
@@ -88,9 +94,17 @@ impl Past {
         for adopted in &mut events {
             adopted.in_order = in_order;
         }
+        let mut is_whole = true;
         for chunk in events.chunks(CHUNK) {
-            self.journal.adopt(chunk.to_vec(), Vec::new()).await?;
+            is_whole &= self.journal.adopt(chunk.to_vec(), Vec::new()).await?.is_empty();
         }
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_whole {
+            unfinished.insert(execution_id.into());
+            return Ok(());
+        }
+        unfinished.remove(execution_id);
+        drop(unfinished);
         self.metrics.recalled.inc();
         let mut fetched = self.fetched();
         if fetched.len() >= REMEMBERED {
@@ -120,7 +134,7 @@ impl Past {
     /// None of a type that is not of this catalogue.
     fn read(&self, bytes: Bytes, found: &Found) -> Option<Adopted> {
         match serde_json::from_slice::<Event>(&bytes) {
-            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: false }),
+            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: false, recalled: true }),
             Err(error) => {
                 self.metrics.unreadable.inc();
                 tracing::warn!(%error, "an event of the store cannot be read; it is left out");

@@ -28,10 +28,6 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn is_empty(&self) -> bool {
-        self.events == 0
-    }
-
     pub(super) fn len(&self) -> usize {
         self.events
     }
@@ -109,7 +105,8 @@ mod tests {
 
     fn early(id: &str, seq: u64, partition: i32, since: Instant) -> Early {
         let event = draft(id, u32::try_from(seq).unwrap_or_default()).number("a:1", seq);
-        let adopted = Adopted { bytes: event.to_bytes().into(), event, about: About::default(), in_order: true };
+        let adopted =
+            Adopted { bytes: event.to_bytes().into(), event, about: About::default(), in_order: true, recalled: false };
         let next = i64::try_from(seq).unwrap_or_default() + 1;
         Early { adopted, place: Place { topic: "execution_events".to_owned(), partition, next }, since }
     }
@@ -153,6 +150,6 @@ mod tests {
         assert_eq!(seqs(&waiting.take_above(2)), [0; 0]);
         assert_eq!(seqs(&waiting.take_above(1)), [9]);
         assert_eq!(seqs(&waiting.take_above(0)), [5]);
-        assert!(waiting.is_empty());
+        assert_eq!(waiting.len(), 0);
     }
 }

@@ -82,6 +82,7 @@ pub(crate) fn record(position: u64, message: &str) -> Arc<Record> {
         seq: position,
         status: None,
         told: false,
+        recalled: false,
         version: Arc::default(),
         bytes,
         frames: Frames::default(),

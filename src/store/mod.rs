@@ -237,9 +237,9 @@ pub struct ExecutionQuery {
 }
 
 impl ExecutionQuery {
-    /// Those that have not ended: what a monitor that starts expects to find.
+    /// Those that had a pod and have not ended: what a monitor that starts expects to find.
     pub fn open(after: Option<Cursor>, limit: usize) -> Self {
-        let statuses = vec![Status::Pending, Status::Queued, Status::Scheduled, Status::Running];
+        let statuses = vec![Status::Scheduled, Status::Running];
         Self { statuses, after, limit, ..Self::default() }
     }
 }

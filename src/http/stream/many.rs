@@ -30,7 +30,8 @@ pub(in crate::http) struct Filter {
 impl Filter {
     /// True if the event is wanted.
     pub(in crate::http) fn admits(&self, record: &Record) -> bool {
-        (self.executions.is_empty() || self.executions.iter().any(|id| **id == *record.execution_id))
+        !record.recalled
+            && (self.executions.is_empty() || self.executions.iter().any(|id| **id == *record.execution_id))
             && (self.statuses.is_empty() || record.status.is_some_and(|status| self.statuses.contains(&status)))
             && (self.namespace.is_none() || self.namespace == record.about.namespace)
             && self.labels.iter().all(|(key, value)| record.about.labels.get(key) == Some(value))

@@ -39,6 +39,8 @@ pub(in crate::http) struct One {
     page: vec::IntoIter<Arc<Record>>,
     /// What the reader has.
     seen: VersionVector,
+    /// What it had when it came: of a source, what another process told late may come after what was told later.
+    brought: VersionVector,
     /// Of the last record taken from the journal or the follower.
     position: u64,
     phase: Phase,
@@ -48,6 +50,8 @@ pub(in crate::http) struct One {
     behind_at: Option<u64>,
     /// All events are out, and the followed log is not at its end, or the result is not there yet.
     awaits_more: bool,
+    /// A result is not waited for any longer then.
+    result_due: Option<Instant>,
 }
 
 /// What a reader wants of an execution.
@@ -89,12 +93,14 @@ impl One {
             tail,
             ahead: VecDeque::from([retry()]),
             page: Vec::new().into_iter(),
+            brought: seen.clone(),
             seen,
             position: 0,
             phase: Phase::Absent,
             may_be_over: false,
             behind_at: None,
             awaits_more: false,
+            result_due: None,
         };
         let mut execution = one.execution().await?;
         if !one.is_covered_by(execution.as_ref()) && one.line.state.options.hears_late {
@@ -105,6 +111,10 @@ impl One {
             one.reset();
         }
         if let Some(execution) = execution {
+            if execution.status.is_terminal() && output.is_none() && !one.line.state.monitor.is_here() {
+                // Nothing of it is live any more, and the events have what was kept.
+                one.tail = None;
+            }
             one.begin(&execution);
         }
         Ok(one)
@@ -148,7 +158,8 @@ impl One {
 
     /// `pending`, `stored` or `failed`, once there is a result to wait for.
     fn result(&self, execution: &Execution) -> Option<&'static str> {
-        let is_waited_for = self.line.state.options.ends_on_result && execution.status.is_terminal();
+        let is_asked_for = self.content != Content::Output && self.line.state.options.ends_on_result;
+        let is_waited_for = is_asked_for && execution.status.is_terminal();
         is_waited_for.then_some(match execution.result {
             None => "pending",
             Some(ResultState::Stored) => "stored",
@@ -162,7 +173,8 @@ impl One {
             self.line.due = None;
             return false;
         }
-        let due = *self.line.due.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let due = *self.result_due.get_or_insert_with(|| Instant::now() + PATIENCE);
+        self.line.due = Some(due);
         Instant::now() < due
     }
 
@@ -172,7 +184,7 @@ impl One {
             return None;
         }
         self.position = record.position;
-        if self.seen.covers(&record.source, record.seq) {
+        if self.brought.covers(&record.source, record.seq) {
             return None;
         }
         self.seen.advance(&record.source, record.seq);
@@ -205,6 +217,7 @@ impl One {
     /// From here on the reader is one that has nothing.
     fn reset(&mut self) {
         self.seen = VersionVector::default();
+        self.brought = VersionVector::default();
         self.position = 0;
         let id = self.place(false);
         let reason = "the journal does not have the history that this id comes from";
@@ -253,6 +266,10 @@ impl One {
         let status = execution.as_ref().map(|execution| execution.status);
         if status.is_some_and(|status| !status.is_terminal()) {
             self.line.due = None;
+            self.result_due = None;
+            if let Some(tail) = &mut self.tail {
+                tail.go_on();
+            }
             self.may_be_over = false;
             return Ok(());
         }
@@ -272,7 +289,7 @@ impl One {
                     self.ahead.extend(frame);
                     return Ok(());
                 }
-                self.line.due = due.or(self.line.due);
+                self.line.due = due;
                 self.awaits_more = true;
                 return Ok(());
             }

@@ -75,6 +75,13 @@ impl Tail {
         }
     }
 
+    /// The execution goes on: another attempt has begun.
+    pub(super) fn go_on(&mut self) {
+        if let Self::There(remote) = self {
+            remote.go_on();
+        }
+    }
+
     /// That time has come.
     pub(super) fn give_up(&mut self) -> Part {
         match self {

@@ -158,6 +158,14 @@ impl Remote {
         *self.late_since.get_or_insert_with(Instant::now) + PATIENCE
     }
 
+    /// Another attempt has begun, which the stream that has ended knows nothing of.
+    pub(super) fn go_on(&mut self) {
+        self.late_since = None;
+        if matches!(self.link, Link::Over) {
+            self.ask();
+        }
+    }
+
     /// Says so, once that time has come.
     pub(super) fn give_up(&mut self) -> Part {
         self.link = Link::Over;

@@ -68,7 +68,7 @@ async fn a_gap_that_another_writer_filled_is_none_to_a_reader() {
     let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
     let adopted = (1..).zip(drafts).map(|(seq, draft)| {
         let event = draft.number("pod-monitor:other", seq);
-        Adopted { bytes: event.to_bytes().into(), event, about: Default::default(), in_order: false }
+        Adopted { bytes: event.to_bytes().into(), event, about: Default::default(), in_order: false, recalled: false }
     });
     api.append(changes[1].clone()).await;
     api.state.journal.adopt(adopted.collect(), vec![]).await.unwrap();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Api, Frame, SOON, Stream, life::life, request, router, state};
 use crate::{
     http::{Access, Monitor, Options, State, serve},
+    journal::Adopted,
     upstream::{FORWARDED, Upstream},
 };
 
@@ -101,8 +102,8 @@ async fn a_monitor_that_is_away_costs_the_end_of_a_stream_a_moment_and_is_named(
     while !away {
         away = pair.reader.get("/pods").await.status == StatusCode::BAD_GATEWAY;
     }
-    pair.monitor.append(pod.completed("out")).await;
     let mut stream = pair.reader.stream("/executions/e1/events").await;
+    pair.monitor.append(pod.completed("out")).await;
     let frames = timeout(2 * SOON, frames_until(&mut stream, "end")).await.unwrap();
     let missing: Vec<_> = frames.iter().filter(|frame| frame.name == "output").collect();
     assert_eq!(missing.len(), 1, "{frames:?}");
@@ -151,6 +152,36 @@ async fn a_reader_that_has_more_than_is_here_yet_is_waited_for_and_then_reset() 
     let never = format!("{source}=33");
     let mut stream = replica.resume("/executions/e1/events", Some(&never)).await.unwrap();
     stream.expect("reset").await;
+}
+
+/// What others tell comes by several partitions, and one may be late.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_after_a_later_one_of_its_source_is_shown_and_an_old_one_is_no_news() {
+    let monitor = Api::new().await;
+    let replica = reader(&monitor, Monitor::Unknown);
+    let mut pod = life("e1");
+    let drafts: Vec<_> = [pod.scheduled(), pod.running()].iter().flat_map(|change| change.events.to_vec()).collect();
+    let adopted = |seq: usize, recalled: bool| {
+        let event = drafts[seq - 1].clone().number("pod-monitor:other", seq as u64);
+        let about = podherald_core::about::About::default();
+        Adopted { bytes: event.to_bytes().into(), event, about, in_order: false, recalled }
+    };
+    let mut early = replica.stream("/executions/e1/events").await;
+    let mut all = replica.stream("/events").await;
+    all.expect("snapshot").await;
+    for (seq, recalled) in [(2, false), (4, false), (3, false), (1, true)] {
+        monitor.journal.adopt(vec![adopted(seq, recalled)], vec![]).await.unwrap();
+    }
+    let expected = ["execution_started", "execution_running", "pod_running", "pod_scheduled"];
+    early.expect("snapshot").await;
+    assert_eq!(early.events(4).await, expected);
+    let mut late = replica.stream("/executions/e1/events").await;
+    late.expect("snapshot").await;
+    assert_eq!(late.events(4).await, expected);
+    assert_eq!(all.events(3).await, expected[..3], "what is recalled happens to nobody now");
+    assert!(all.is_silent().await);
+    assert_eq!(replica.good("/events").await["items"].as_array().unwrap().len(), 3);
+    assert_eq!(replica.good("/executions/e1/events").await["items"].as_array().unwrap().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,7 +75,7 @@ struct Entry<'a> {
     event: &'a Event,
     source: Arc<str>,
     bytes: Bytes,
-    told: bool,
+    told: i64,
 }
 
 /// The columns beside the projection's body.
@@ -179,7 +179,8 @@ impl Ledger {
             }
         }
         let source = event.source.as_str().into();
-        let entry = Entry { event, source, bytes: adopted.bytes.clone(), told: true };
+        let told = if adopted.recalled { schema::RECALLED } else { schema::TOLD };
+        let entry = Entry { event, source, bytes: adopted.bytes.clone(), told };
         turn.records.push(projection.enter(db, entry, &id, &whose)?);
         if whose.pod == schema::NO_POD {
             projection.execution.learn(&adopted.about, event);
@@ -304,7 +305,7 @@ impl Projection {
         let seq = self.execution.as_of.0.get(&*source).copied().unwrap_or(0) + 1;
         let event = draft.clone().number(&source, seq);
         let bytes = Bytes::from(event.to_bytes());
-        self.enter(db, Entry { event: &event, source, bytes, told: false }, id, whose)
+        self.enter(db, Entry { event: &event, source, bytes, told: schema::UNTOLD }, id, whose)
     }
 
     /// Writes an event that is not known yet.
@@ -329,7 +330,8 @@ impl Projection {
             source,
             seq: event.seq,
             status,
-            told,
+            told: told != schema::UNTOLD,
+            recalled: told == schema::RECALLED,
             version: Arc::new(self.execution.as_of.clone()),
             bytes,
             frames: Frames::default(),
@@ -502,11 +504,16 @@ fn is_known(db: &Connection, execution: i64, draft: &Draft) -> Result<bool, Faul
 
 /// The same, and if so it is noted that another has told it.
 fn is_known_as_told(db: &Connection, execution: i64, event_id: Uuid) -> Result<bool, Fault> {
-    let sql = "UPDATE events SET told = 1 WHERE execution = ?1 AND event_id = ?2";
+    let sql = "UPDATE events SET told = max(told, 1) WHERE execution = ?1 AND event_id = ?2";
     Ok(db.prepare_cached(sql)?.execute(params![execution, event_id.as_bytes()])? > 0)
 }
 
 fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
+    let told = match (record.told, record.recalled) {
+        (false, _) => schema::UNTOLD,
+        (true, false) => schema::TOLD,
+        (true, true) => schema::RECALLED,
+    };
     let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
     let about = (pod == schema::NO_POD && *record.about != About::default()).then(|| json(&*record.about));
     db.prepare_cached(
@@ -525,7 +532,7 @@ fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), r
         record.status.is_some_and(Status::is_terminal),
         Json(&version),
         Json(&record.bytes),
-        record.told,
+        told,
         about.as_deref().map(Json)
     ])?;
     Ok(u64::try_from(db.last_insert_rowid()).expect("positions are counted from 1"))

@@ -252,6 +252,7 @@ fn records_within(db: &Connection, sql: &str, params: impl Params, max_bytes: us
             seq: row.get(5)?,
             status: row.get::<_, Option<String>>(6)?.map(|name| status(&name)).transpose()?,
             told: row.get(12)?,
+            recalled: row.get::<_, i64>(12)? == schema::RECALLED,
             version: Arc::new(parse(row, 7)?),
             bytes: Bytes::copy_from_slice(text(row, 8)?.as_bytes()),
             frames: Frames::default(),

@@ -10,7 +10,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{cursors, dead_letters, fault::Fault};
+use super::{cursors, dead_letters, fault::Fault, schema};
 
 /// Above this share of `journal.max_bytes` the oldest ended executions go whatever their age, ...
 const TOO_MUCH: (u64, u64) = (9, 10);
@@ -48,8 +48,8 @@ pub(super) fn take(db: &Connection, before: i64, batch: usize) -> Result<Taken, 
     let mut taken = Taken::default();
     for (key, id) in rows(db, CANDIDATES, params![batch, before, cursors::hold(db)?])? {
         let last: Option<u64> = db
-            .prepare_cached("SELECT max(position) FROM events WHERE execution = ?1")?
-            .query_row([key], |row| row.get(0))?;
+            .prepare_cached("SELECT max(position) FROM events WHERE execution = ?1 AND told <> ?2")?
+            .query_row([key, schema::RECALLED], |row| row.get(0))?;
         taken.last_position = taken.last_position.max(last.unwrap_or(0));
         taken.events += db.prepare_cached("DELETE FROM events WHERE execution = ?1")?.execute([key])?;
         db.prepare_cached("DELETE FROM outputs WHERE key = ?1")?.execute([key])?;

@@ -34,6 +34,12 @@ const MIGRATIONS: [(i64, &str); 6] = [
 ];
 /// `pod` of an event that was told before its execution had a pod.
 pub(super) const NO_POD: i64 = 0;
+/// `told` of an event that is this journal's own, ...
+pub(super) const UNTOLD: i64 = 0;
+/// ... that another has published, ...
+pub(super) const TOLD: i64 = 1;
+/// ... and that was fetched long afterwards: the order of positions means nothing to it.
+pub(super) const RECALLED: i64 = 2;
 /// Up to this size the whole file is checked when it is opened; a larger one would make every start wait.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// A passive checkpoint holds a lock for moments only; nobody else writes.

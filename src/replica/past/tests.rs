@@ -58,6 +58,7 @@ impl World {
             bytes: event.to_bytes().into(),
             about: About::default(),
             in_order: true,
+            recalled: false,
         };
         let early = self.journal.adopt(events.iter().map(adopted).collect(), Vec::new()).await.unwrap();
         assert!(early.is_empty());
@@ -98,7 +99,11 @@ async fn what_was_before_is_recalled_in_its_order_and_once() {
     assert_eq!(world.seqs("e").await, [1, 2], "the rest of a source may still come");
     world.hear(&events[2..]).await;
     assert_eq!(world.seqs("e").await, (1..=first).collect::<Vec<_>>());
-    world.past.recall("e").await.unwrap();
+    assert_eq!(world.past.unfinished().len(), 1);
+    for _ in 0..2 {
+        world.past.recall("e").await.unwrap();
+    }
+    assert!(world.past.unfinished().is_empty());
     assert_eq!(world.past.metrics.recalled.get(), 1);
     let execution = world.journal.execution("e".to_owned()).await.unwrap().unwrap();
     assert_eq!((execution.status, &*execution.labels["team"]), (Status::Completed, "blue"));
