@@ -474,6 +474,7 @@ impl Parts<'_> {
         };
         let expecting = Expected {
             store: store.clone(),
+            kafka: kafka_options(config).filter(|_| !self.roles_read_journal()),
             policy: policy(config),
             namespaces: config.kube.namespaces.iter().map(|namespace| namespace.as_str().to_owned()).collect(),
             clock: self.clock.clone(),

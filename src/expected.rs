@@ -1,24 +1,31 @@
 //! At its start a monitor asks the store which attempts have not ended: one whose pod was born and gone while its own records were lost is found
 //! by nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use podherald_core::{evidence::Evidence, expected::expected, mapper::Policy};
+use podherald_core::{evidence::Evidence, expected::expected, mapper::Policy, topic::Topic};
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
     jitter,
+    sink::{Fault, kafka::Options},
     store::{self, ExecutionQuery, Store},
+    topics::{Beginning, Found, Topics},
+    worker::event_store,
 };
 
 /// Executions asked for at a time.
 const PAGE: usize = 200;
+/// What the event store keeps.
+const TOPICS: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
+/// Between two looks at how far the store has come.
+const LOOK: Duration = Duration::from_secs(1);
 /// Until the next try, after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -26,6 +33,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub struct Expected {
     /// Who may know more.
     pub store: Arc<dyn Store>,
+    /// By which the store hears of events, unless it reads this process's own journal.
+    pub kafka: Option<Options>,
     /// For the records.
     pub policy: Policy,
     /// Namespaces that are watched; empty: all.
@@ -51,10 +60,13 @@ impl Expected {
         }
         let mut said = String::new();
         loop {
-            match self.pages().await {
+            let asked = match self.until_stored().await {
+                Ok(()) => self.pages().await.map_err(|error| error.to_string()),
+                Err(Fault(error)) => Err(error),
+            };
+            match asked {
                 Ok(count) => return tracing::info!(count, "the store has been asked for attempts that have not ended"),
                 Err(error) => {
-                    let error = error.to_string();
                     if error != said {
                         tracing::warn!(
                             error,
@@ -65,6 +77,28 @@ impl Expected {
                 }
             }
             sleep(jitter::part_of(PAUSE, 0.5..=1.0)).await;
+        }
+    }
+
+    /// Waits until the store has what was published before this start: what it lacks would be taken for open.
+    async fn until_stored(&self) -> Result<(), Fault> {
+        let Some(options) = &self.kafka else { return Ok(()) };
+        let mut ends: Option<BTreeMap<(String, i32), i64>> = None;
+        loop {
+            let mut topics = Topics::open(options, &TOPICS, &[], Beginning::Group(event_store::GROUP)).await?;
+            let (opened, mut read, mut is_behind) = (Instant::now(), BTreeMap::new(), false);
+            while topics.read_up_to() <= opened {
+                let Some(Found { place, .. }) = topics.next().await? else { continue };
+                let partition = (place.topic, place.partition);
+                is_behind |=
+                    ends.as_ref().is_none_or(|ends| ends.get(&partition).is_some_and(|end| place.next <= *end));
+                read.insert(partition, place.next);
+            }
+            if !is_behind {
+                return Ok(());
+            }
+            ends.get_or_insert(read);
+            sleep(LOOK).await;
         }
     }
 

@@ -177,3 +177,29 @@ async fn what_only_the_monitor_has_is_asked_of_it_or_is_said_to_be_there() {
     let (status, said) = astray.herald.try_get(&pods, "*/*").await.unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{}", String::from_utf8_lossy(&said));
 }
+
+#[tokio::test]
+async fn an_attempt_that_only_the_store_knows_of_ends_when_its_pod_is_gone() {
+    let cluster = Cluster::shared().await;
+    let mut world = World::new(&cluster, &Server::shared().await.uri("")).await;
+    let ours = [("PODHERALD_MONGO__ONE_CLUSTER", "true")];
+    let monitor = world.start_with("api,monitor", &ours).await;
+    let processor = world.start("api,result_processor").await;
+    for name in ["gone", "there"] {
+        let id = world.namespace.id(name);
+        world.namespace.create(&id, &Play::runs()).await;
+        processor.herald.until_running(&id).await;
+        world.ids.push(id);
+    }
+    monitor.herald.kill().await;
+    world.namespace.force_delete(&world.ids[0]).await;
+    // Its data directory is a new one.
+    let monitor = world.start_with("api,monitor", &ours).await;
+    for process in [&monitor, &processor] {
+        let ended = process.herald.ended(&world.ids[0]).await;
+        assert_eq!((&ended["status"], &ended["cause"]["class"]), (&"failed".into(), &"unknown".into()), "{ended}");
+    }
+    processor.herald.result(&world.ids[0]).await;
+    monitor.herald.until_running(&world.ids[1]).await;
+    assert_eq!(monitor.herald.counter("podherald_monitor_expected_attempts_total").await, 1);
+}
