@@ -60,18 +60,21 @@ pub(super) async fn forward(Shared(state): Shared<Arc<State>>, request: Request,
     if !is_asked || !route.is_some_and(|route| OF_THE_MONITOR.contains(&route.as_str())) {
         return next.run(request).await;
     }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let upstream = match state.monitor.elsewhere() {
+        Ok(None) => return next.run(request).await,
+        Ok(Some(upstream)) => upstream,
+        Err(error) => return error.into_response(),
+    };
     // Nothing but what the route says may come of it at a server that normalises paths.
-    if path.contains("..") || path.contains('%') && !path.contains('?') {
+    if ["..", "%"].iter().any(|part| request.uri().path().contains(part)) {
         return Error::NoRoute.into_response();
     }
-    match state.monitor.elsewhere() {
-        Ok(None) => next.run(request).await,
-        Ok(Some(upstream)) => ask(upstream, &path, request.headers()).await.unwrap_or_else(IntoResponse::into_response),
-        Err(error) => error.into_response(),
-    }
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    ask(upstream, path, request.headers()).await.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// Refuses what somebody has passed on already: it would go in a circle.
+///
 /// # Errors
 /// The request was passed on by another who is no monitor either.
 pub(super) fn is_first(asked: &HeaderMap) -> Result<(), Error> {

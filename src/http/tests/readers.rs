@@ -128,6 +128,9 @@ async fn what_only_a_monitor_has_is_a_clear_problem_where_nobody_knows_one() {
     stream.expect("snapshot").await;
     assert_eq!(stream.events(1).await, ["pod_scheduled"]);
     let far = Monitor::At(Arc::new(Upstream::new("http://127.0.0.1:1".parse().unwrap()).unwrap()));
+    for (api, status) in [(&monitor, StatusCode::OK), (&reader(&monitor, far.clone()), StatusCode::NOT_FOUND)] {
+        assert_eq!(api.get("/pods/runs/executor%2De1-1").await.status, status, "no path means another at the monitor");
+    }
     let passed_on = request("/pods").header(FORWARDED, "1").body(axum::body::Body::empty()).unwrap();
     let answer = reader(&monitor, far).send(passed_on).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "it goes in no circle");
