@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use podherald_core::{evidence::Evidence, expected::expected, mapper::Policy, topic::Topic};
+use podherald_core::{evidence::Evidence, expected::expected, mapper::Policy};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep},
@@ -16,14 +16,12 @@ use crate::{
     jitter,
     sink::{Fault, kafka::Options},
     store::{self, ExecutionQuery, Store},
-    topics::{Beginning, Found, Topics},
+    topics::{Beginning, Found, PUBLISHED, Topics},
     worker::event_store,
 };
 
 /// Executions asked for at a time.
 const PAGE: usize = 200;
-/// What the event store keeps.
-const TOPICS: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
 /// Between two looks at how far the store has come.
 const LOOK: Duration = Duration::from_secs(1);
 /// Until the next try, after a failure.
@@ -85,7 +83,7 @@ impl Expected {
         let Some(options) = &self.kafka else { return Ok(()) };
         let mut ends: Option<BTreeMap<(String, i32), i64>> = None;
         loop {
-            let mut topics = Topics::open(options, &TOPICS, &[], Beginning::Group(event_store::GROUP)).await?;
+            let mut topics = Topics::open(options, &PUBLISHED, &[], Beginning::Group(event_store::GROUP)).await?;
             let (opened, mut read, mut is_behind) = (Instant::now(), BTreeMap::new(), false);
             while topics.read_up_to() <= opened {
                 let Some(Found { place, .. }) = topics.next().await? else { continue };

@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// What a monitor and the roles beside it publish, and the event store keeps.
+pub(crate) const PUBLISHED: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
+
 /// Where a partition is begun of which it is not known how far it was read.
 #[derive(Debug, Clone)]
 pub(crate) enum Beginning {
@@ -193,6 +196,14 @@ impl Topics {
     fn partitions(&self) -> impl Iterator<Item = &Partition> {
         self.readers.iter().flat_map(|reader| reader.partitions.values())
     }
+}
+
+/// Of each partition the furthest.
+pub(crate) fn last_of_each(mut places: Vec<Place>) -> Vec<Place> {
+    places.sort_unstable();
+    places.reverse();
+    places.dedup_by(|one, other| (&one.topic, one.partition) == (&other.topic, other.partition));
+    places
 }
 
 fn wording(way: &Way, error: &KafkaError) -> Fault {

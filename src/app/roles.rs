@@ -18,6 +18,7 @@ use crate::{
     sink::kafka::Kafka,
     store::{self, Deferred, Store},
     supervisor::Phase,
+    topics::PUBLISHED,
     worker::{
         self, Work, Worker,
         event_store::{self, EventStore},
@@ -89,7 +90,7 @@ impl Parts<'_> {
         let config = self.config;
         let (store, options) = store.zip(kafka_options(config))?;
         let topics: &[Topic] = match (config.is_replica(), config.follows_results()) {
-            (true, _) => &[Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
+            (true, _) => &PUBLISHED,
             (_, true) => &[Topic::ExecutionResults],
             _ => return None,
         };
@@ -119,11 +120,7 @@ impl Parts<'_> {
         };
         let parts = [
             Part { role, work: Arc::new(processor), topics: vec![Topic::ExecutionEvents] },
-            Part {
-                role,
-                work: Arc::new(EventStore { store: store.clone() }),
-                topics: vec![Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults],
-            },
+            Part { role, work: Arc::new(EventStore { store: store.clone() }), topics: PUBLISHED.to_vec() },
         ];
         for part in parts {
             self.start_role(part, cursors, &metrics).await?;

@@ -51,7 +51,7 @@ pub(super) struct Cleanup(pub(super) Position);
 pub(super) const EXPECTED: &str = "must be the `next` of an earlier page of this list";
 
 /// Cuts what was found, with one item more than the page holds if there are more, and gives the cursor of the next page.
-pub(super) fn cut<T>(found: &mut Vec<T>, limit: usize, cursor: impl FnOnce(&T) -> String) -> Option<String> {
+pub(super) fn cut<T, C>(found: &mut Vec<T>, limit: usize, cursor: impl FnOnce(&T) -> C) -> Option<C> {
     let is_last = found.len() <= limit;
     found.truncate(limit);
     found.last().filter(|_| !is_last).map(cursor)

@@ -136,9 +136,7 @@ async fn page(
     let before = after.and_then(|place| if let Place::Here(cursor) = place { Some(cursor.0) } else { None });
     let query = ExecutionQuery { statuses, namespace, labels, user_id, ids: Vec::new(), before, limit: limit + 1 };
     let mut found = state.journal.executions(query).await?;
-    let is_last = found.len() <= limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| !is_last).map(|last| Place::Here(cursor::Executions(last.key)));
+    let next = cursor::cut(&mut found, limit, |last| Place::Here(cursor::Executions(last.key)));
     Ok((found.into_iter().map(|listed| listed.execution).collect(), next))
 }
 

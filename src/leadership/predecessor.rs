@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use podherald_core::{event::Event, gap::Gap, told::Told, topic::Topic};
+use podherald_core::{event::Event, gap::Gap, told::Told};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -21,11 +21,9 @@ use crate::{
     clock::Clock,
     journal::{Adopted, Journal, Place},
     sink::{Fault, kafka::Options},
-    topics::{Beginning, Found, Topics},
+    topics::{Beginning, Found, PUBLISHED, Topics, last_of_each},
 };
 
-/// What a monitor and the roles beside it publish.
-const TOPICS: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
 /// Clocks differ, and an event is older than what it was published for.
 const MARGIN: SignedDuration = SignedDuration::from_mins(10);
 /// Taken over at once, at most.
@@ -81,7 +79,7 @@ impl Predecessor {
             known.clone()
         };
         let from = oldest.saturating_sub(MARGIN).unwrap_or(Timestamp::MIN).as_millisecond();
-        let mut topics = Topics::open(&self.options, &TOPICS, &places, Beginning::Time(from)).await?;
+        let mut topics = Topics::open(&self.options, &PUBLISHED, &places, Beginning::Time(from)).await?;
         self.work(&leases, until, &mut topics).await
     }
 
@@ -125,18 +123,14 @@ impl Predecessor {
         batch.places.push(place);
     }
 
-    async fn adopt(&self, Batch { mut events, mut places, .. }: Batch) -> Result<(), Fault> {
+    async fn adopt(&self, Batch { mut events, places, .. }: Batch) -> Result<(), Fault> {
         let order = |adopted: &Adopted| {
             let Event { execution_id, source, seq, .. } = &adopted.event;
             (execution_id.clone(), source.clone(), *seq)
         };
         events.sort_by_cached_key(order);
-        places.sort_unstable();
-        // Of each partition the last.
-        places.reverse();
-        places.dedup_by(|one, other| (&one.topic, one.partition) == (&other.topic, other.partition));
         let told: Vec<Told> = events.iter().map(|adopted| Told::of(&adopted.event)).collect();
-        self.journal.adopt(events, places).await.map_err(|error| Fault(error.to_string()))?;
+        self.journal.adopt(events, last_of_each(places)).await.map_err(|error| Fault(error.to_string()))?;
         self.metrics.adopted.inc_by(told.len() as u64);
         for told in told {
             // Without a monitor nobody would tell it again.

@@ -25,7 +25,7 @@ use crate::{
     jitter,
     journal::{Adopted, Journal, Place},
     sink::{Fault, kafka::Options},
-    topics::{Beginning, Found, Topics},
+    topics::{Beginning, Found, Topics, last_of_each},
     worker::event_store,
 };
 
@@ -144,24 +144,16 @@ impl Replica {
     /// Takes in what was found, with what else is there already.
     async fn take_all(&self, found: Option<Found>, topics: &mut Topics, waiting: &mut Waiting) -> Result<(), Fault> {
         let (mut events, mut places) = (Vec::new(), Vec::new());
-        let mut next = found;
-        loop {
-            if let Some(found) = next {
+        let mut take = |found: Option<Found>| {
+            if let Some(found) = found {
                 events.extend(self.read(&found));
                 places.push(found.place);
             }
-            next = match topics.try_next() {
-                Some(found) if places.len() < BATCH => found?,
-                // One that was taken must not be lost.
-                Some(found) => {
-                    if let Some(found) = found? {
-                        events.extend(self.read(&found));
-                        places.push(found.place);
-                    }
-                    break;
-                }
-                None => break,
-            };
+            places.len() < BATCH
+        };
+        let mut has_room = take(found);
+        while has_room && let Some(found) = topics.try_next() {
+            has_room = take(found?);
         }
         if places.is_empty() {
             return Ok(());
@@ -281,13 +273,6 @@ impl Fetches {
             self.under_way.push(fetch.boxed());
         }
     }
-}
-
-fn last_of_each(mut places: Vec<Place>) -> Vec<Place> {
-    places.sort_unstable();
-    places.reverse();
-    places.dedup_by(|one, other| (&one.topic, one.partition) == (&other.topic, other.partition));
-    places
 }
 
 fn fault(error: impl std::fmt::Display) -> Fault {

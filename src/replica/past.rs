@@ -226,9 +226,7 @@ pub struct Page {
 
 /// That of the two which has more of what was said of it.
 fn newer(known: Execution, stored: Execution) -> Execution {
-    let has_all =
-        |one: &Execution, of: &Execution| of.as_of.0.iter().all(|(source, seq)| one.as_of.covers(source, *seq));
-    if has_all(&known, &stored) || known.status.rank() > stored.status.rank() { known } else { stored }
+    if known.as_of.covers_all(&stored.as_of) || known.status.rank() > stored.status.rank() { known } else { stored }
 }
 
 /// As well as the store knows it: events do not say it, and it is not kept with each.

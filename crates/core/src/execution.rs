@@ -241,6 +241,11 @@ impl VersionVector {
         self.0.get(source).is_some_and(|known| *known >= seq)
     }
 
+    /// True if all that the other is past is behind the reader.
+    pub fn covers_all(&self, other: &Self) -> bool {
+        other.0.iter().all(|(source, seq)| self.covers(source, *seq))
+    }
+
     /// Moves the reader past this event.
     pub fn advance(&mut self, source: &str, seq: u64) {
         match self.0.get_mut(source) {

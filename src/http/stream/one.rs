@@ -122,8 +122,8 @@ impl One {
 
     /// True if all that the reader has is in this.
     fn is_covered_by(&self, execution: Option<&Execution>) -> bool {
-        let is_known = |(source, seq): (&String, &u64)| execution.is_some_and(|e| e.as_of.covers(source, *seq));
-        self.seen.0.iter().all(is_known)
+        let nothing = VersionVector::default();
+        execution.map_or(&nothing, |execution| &execution.as_of).covers_all(&self.seen)
     }
 
     /// Where what others tell comes late, a reader may have it from one who was faster.
@@ -273,8 +273,7 @@ impl One {
             self.may_be_over = false;
             return Ok(());
         }
-        let has_more =
-            execution.as_ref().is_some_and(|e| e.as_of.0.iter().any(|(of, seq)| !self.seen.covers(of, *seq)));
+        let has_more = execution.as_ref().is_some_and(|execution| !self.seen.covers_all(&execution.as_of));
         if has_more && self.behind_at != Some(self.position) {
             self.behind_at = Some(self.position);
             self.phase = Phase::Past;

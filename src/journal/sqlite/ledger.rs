@@ -336,7 +336,7 @@ impl Projection {
             bytes,
             frames: Frames::default(),
         };
-        record.position = insert_event(db, event.event_id, (self.key, whose.pod), &record)?;
+        record.position = insert_event(db, event.event_id, (self.key, whose.pod, told), &record)?;
         Ok(Arc::new(record))
     }
 
@@ -508,12 +508,12 @@ fn is_known_as_told(db: &Connection, execution: i64, event_id: Uuid) -> Result<b
     Ok(db.prepare_cached(sql)?.execute(params![execution, event_id.as_bytes()])? > 0)
 }
 
-fn insert_event(db: &Connection, event_id: Uuid, (execution, pod): (i64, i64), record: &Record) -> Result<u64, Fault> {
-    let told = match (record.told, record.recalled) {
-        (false, _) => schema::UNTOLD,
-        (true, false) => schema::TOLD,
-        (true, true) => schema::RECALLED,
-    };
+fn insert_event(
+    db: &Connection,
+    event_id: Uuid,
+    (execution, pod, told): (i64, i64, i64),
+    record: &Record,
+) -> Result<u64, Fault> {
     let version = serde_json::to_vec(&*record.version).expect("a version vector holds only strings and numbers");
     let about = (pod == schema::NO_POD && *record.about != About::default()).then(|| json(&*record.about));
     db.prepare_cached(
