@@ -9,6 +9,7 @@ mod object;
 use std::{fmt, marker::PhantomData, str::FromStr};
 
 use jiff::Timestamp;
+use kube_sim::quantity;
 use podherald_core::{
     hold::FINALIZER,
     pod::{
@@ -174,6 +175,15 @@ impl Lenient for Time {
     }
 }
 
+/// An amount of memory.
+struct Bytes(u64);
+
+impl Lenient for Bytes {
+    fn text(text: &str) -> Option<Self> {
+        quantity::bytes(&text.into()).map(Self)
+    }
+}
+
 impl<T: Lenient> Lenient for Vec<Field<T>> {
     fn sequence<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Option<Self>, A::Error> {
         let mut read = Self::new();
@@ -229,7 +239,11 @@ objects! {
         node_name: String, restart_policy: String, active_deadline_seconds: i64, containers: List<RawContainer>,
         init_containers: List<RawContainer>,
     }
-    struct RawContainer { name: String, restart_policy: String, restart_policy_rules: List<RawRule>, }
+    struct RawContainer {
+        name: String, restart_policy: String, restart_policy_rules: List<RawRule>, resources: RawResources,
+    }
+    struct RawResources { limits: RawAmounts, }
+    struct RawAmounts { memory: Bytes, }
     struct RawRule { action: String, exit_codes: RawExitCodes, }
     struct RawExitCodes { operator: String, values: List<i32>, }
     struct RawStatus {
@@ -383,7 +397,14 @@ impl Reader {
             name: self.text("containers.name", raw.name)?,
             restart_policy: self.choice("containers.restartPolicy", raw.restart_policy, restart_policy),
             restart_rules,
+            memory_limit: self.memory_limit(raw.resources),
         })
+    }
+
+    fn memory_limit(&mut self, raw: Field<RawResources>) -> Option<u64> {
+        let resources = self.take("containers.resources", raw)?;
+        let limits = self.take("containers.resources.limits", resources.limits)?;
+        self.take("containers.resources.limits.memory", limits.memory).map(|Bytes(bytes)| bytes)
     }
 
     fn condition(&mut self, raw: RawCondition) -> Option<Condition> {
@@ -471,7 +492,10 @@ mod tests {
             },
             "spec": {
                 "restartPolicy": "Never", "nodeName": "n", "activeDeadlineSeconds": 5,
-                "containers": [{"name": "executor", "env": [{"name": "SECRET", "value": "x"}]}],
+                "containers": [{
+                    "name": "executor", "env": [{"name": "SECRET", "value": "x"}],
+                    "resources": {"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"memory": "32Mi"}}
+                }],
                 "initContainers": [{"name": "mesh", "restartPolicy": "Always"}]
             },
             "status": {
@@ -501,6 +525,7 @@ mod tests {
         assert_eq!((pod.name.as_str(), pod.uid.as_str()), ("p", "u"));
         assert_eq!(pod.job, Some(JobRef { name: "n".into(), uid: "j".into() }));
         assert_eq!((pod.phase, pod.reason.as_deref()), (Phase::Failed, Some("Evicted")));
+        assert_eq!(pod.containers[0].memory_limit, Some(64 << 20));
         assert_eq!(pod.init_containers[0].restart_policy, Some(RestartPolicy::Always));
         let end = pod.container_statuses[0].state.terminated().unwrap();
         assert_eq!((end.code, end.started_at, end.finished_at.is_some()), (Some(137), None, true));
@@ -516,6 +541,9 @@ mod tests {
             "/metadata/creationTimestamp",
             "/spec",
             "/spec/containers",
+            "/spec/containers/0/resources",
+            "/spec/containers/0/resources/limits",
+            "/spec/containers/0/resources/limits/memory",
             "/spec/nodeName",
             "/spec/restartPolicy",
             "/spec/activeDeadlineSeconds",

@@ -54,6 +54,7 @@ pub struct Metrics {
     errors: Family<OfError, Counter>,
     duration: Family<OfLanguage, Histogram>,
     peak_memory: Family<OfLanguage, Histogram>,
+    peak_memory_to_limit: Family<OfLanguage, Histogram>,
     stored: Histogram,
     languages: Arc<Mutex<BTreeSet<String>>>,
     /// Why a role waits, while it does.
@@ -72,6 +73,9 @@ impl Default for Metrics {
             }),
             peak_memory: Family::new_with_constructor(|| {
                 Histogram::new((20..=36).step_by(2).map(|power| f64::from(power).exp2()))
+            }),
+            peak_memory_to_limit: Family::new_with_constructor(|| {
+                Histogram::new([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0])
             }),
             stored: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]),
             languages: Arc::default(),
@@ -104,6 +108,11 @@ impl Metrics {
             self.stored.clone(),
         );
         results.register("peak_memory_bytes", "The most memory that they had", self.peak_memory.clone());
+        results.register(
+            "peak_memory_to_limit_ratio",
+            "The same as a share of the container's memory limit, where it has one",
+            self.peak_memory_to_limit.clone(),
+        );
     }
 
     /// What a role waits for, if it does.
@@ -146,9 +155,13 @@ impl Metrics {
         if let Some(seconds) = usage.execution_time_wall_seconds {
             self.duration.get_or_create(&of_language).observe(seconds);
         }
-        if let Some(kib) = usage.peak_memory_kb {
-            #[expect(clippy::cast_precision_loss, reason = "of a bucket of a histogram")]
-            self.peak_memory.get_or_create(&of_language).observe(kib as f64 * 1024.0);
+        #[expect(clippy::cast_precision_loss, reason = "of a bucket of a histogram")]
+        let (peak, limit) = (usage.peak_memory_kb.map(|kib| kib as f64), usage.memory_limit_kb.map(|kib| kib as f64));
+        if let Some(peak) = peak {
+            self.peak_memory.get_or_create(&of_language).observe(peak * 1024.0);
+        }
+        if let Some((peak, limit)) = peak.zip(limit.filter(|limit| *limit > 0.0)) {
+            self.peak_memory_to_limit.get_or_create(&of_language).observe(peak / limit);
         }
     }
 

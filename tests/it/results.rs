@@ -67,6 +67,31 @@ async fn what_an_attempt_came_to_is_stored_and_then_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_near_a_program_came_to_its_memory_limit_is_told_and_counted() {
+    let world = world().await;
+    let report = r#"{"exit_code":0,"resource_usage":{"peak_memory_kb":49152},"stdout":"","stderr":""}"#;
+    for (id, limit) in [("e1", json!("64Mi")), ("e2", json!(null))] {
+        world.api.set_logs(NAMESPACE, &format!("executor-{id}"), "executor", log_text(&format!("{report}\n")));
+        let mut pod = ended(id, 0);
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": limit}});
+        world.api.apply(pod);
+        world.until(id, "completed", LIMIT).await;
+    }
+    let (with_limit, without) = (until_stored(&world, "e1").await, until_stored(&world, "e2").await);
+    assert_eq!(with_limit["resource_usage"]["memory_limit_kb"], 65536, "{with_limit}");
+    assert_eq!(without["resource_usage"]["peak_memory_kb"], 49152, "{without}");
+    assert_eq!(without["resource_usage"].get("memory_limit_kb"), None);
+    let (_, metrics) = world.text("/metrics").await;
+    for line in [
+        "podherald_results_peak_memory_to_limit_ratio_bucket{le=\"0.5\",language=\"unknown\"} 0",
+        "podherald_results_peak_memory_to_limit_ratio_bucket{le=\"0.75\",language=\"unknown\"} 1",
+        "podherald_results_peak_memory_bytes_count{language=\"unknown\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_that_is_not_there_is_a_404_that_says_why() {
     let world = world().await;
     world.api.apply(running("e1"));

@@ -407,7 +407,7 @@ pub(crate) fn draft(
 
 /// The terminal event: the decision, improved by what the program reported, with its output.
 pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collected) -> (Timestamp, Payload) {
-    let Collected { stdout, stderr, exit_code: reported, resource_usage, raw_uri, mut notes, indexes } = output;
+    let Collected { stdout, stderr, exit_code: reported, mut resource_usage, raw_uri, mut notes, indexes } = output;
     match (reported, ending.exit.code) {
         (Some(code), Some(0)) if code != 0 && ending.outcome == Outcome::Completed => {
             cause::by_report(&mut ending, code);
@@ -418,6 +418,9 @@ pub(crate) fn terminal(evidence: &Evidence, mut ending: Ending, output: Collecte
     if let Some(kills) = resource_usage.as_ref().and_then(|usage| usage.oom_kills).filter(|kills| *kills > 0) {
         notes.push(format!("report: oom_kills={kills}"));
         ending.oom.get_or_insert(crate::event::Oom { seen: true, fatal: false });
+    }
+    if let Some(usage) = &mut resource_usage {
+        usage.memory_limit_kb = evidence.main.as_ref().and_then(|main| main.memory_limit).map(|bytes| bytes / 1024);
     }
     add_notes(&mut ending, notes);
     let stderr = stderr.unwrap_or_else(|| in_place_of_stderr(&ending, &stdout));

@@ -126,6 +126,9 @@ pub struct Container {
     /// `restartPolicyRules`, which outrank every restart policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart_rules: Vec<RestartRule>,
+    /// `resources.limits.memory`, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
 }
 
 /// One of a container's own restart rules (Kubernetes 1.34).

@@ -37,7 +37,7 @@ pub(crate) fn parse(quantity: &Value) -> Option<f64> {
 }
 
 /// A size in whole bytes, begun ones included.
-pub(crate) fn bytes(quantity: &Value) -> Option<u64> {
+pub fn bytes(quantity: &Value) -> Option<u64> {
     let amount = parse(quantity).filter(|amount| *amount >= 0.)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive, and saturates")]
     Some(amount.ceil() as u64)
