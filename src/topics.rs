@@ -1,11 +1,15 @@
 //! The topics of a Kafka, read by no group: by processes that each need all of what is there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{
     FutureExt,
-    future::{join_all, select_all},
+    future::{BoxFuture, join_all, select_all},
 };
 use podherald_core::{about::About, topic::Topic};
 use rdkafka::{
@@ -16,9 +20,13 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
     util::Timeout,
 };
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use crate::{
+    jitter,
     journal::Place,
     sink::{
         Fault,
@@ -28,6 +36,11 @@ use crate::{
 
 /// What a monitor and the roles beside it publish, and the event store keeps.
 pub(crate) const PUBLISHED: [Topic; 3] = [Topic::ExecutionEvents, Topic::PodEvents, Topic::ExecutionResults];
+
+/// Between two looks whether partitions were added, if the client's properties do not say otherwise.
+const REFRESH: Duration = Duration::from_mins(5);
+/// The brokers may take so long to say.
+const ASK: Duration = Duration::from_secs(5);
 
 /// Where a partition is begun of which it is not known how far it was read.
 #[derive(Debug, Clone)]
@@ -57,12 +70,15 @@ pub(crate) struct Topics {
     /// Who is asked first, so that none starves.
     turn: usize,
     way: Way,
+    /// Over once a topic has more partitions than are read.
+    growth: BoxFuture<'static, Fault>,
 }
 
 /// One topic on its way in.
 struct Reader {
+    topic: Arc<str>,
     /// Only its end takes it away.
-    consumer: Option<StreamConsumer<Context>>,
+    consumer: Option<Arc<StreamConsumer<Context>>>,
     partitions: BTreeMap<i32, Partition>,
 }
 
@@ -96,7 +112,7 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    fn consumer(&self) -> &StreamConsumer<Context> {
+    fn consumer(&self) -> &Arc<StreamConsumer<Context>> {
         self.consumer.as_ref().expect("it has not ended")
     }
 }
@@ -135,7 +151,8 @@ impl Topics {
         for opened in join_all(opening).await {
             readers.push(opened.map_err(|error| Fault(error.to_string()))??);
         }
-        Ok(Self { readers, turn: 0, way })
+        let growth = growth(&readers, refreshed_every(&client)).boxed();
+        Ok(Self { readers, turn: 0, way, growth })
     }
 
     /// Waits for the next message; none where a partition has just come to its end. Dropping the future loses none.
@@ -149,7 +166,10 @@ impl Topics {
             let receive = async { reader.consumer().recv().await.map(|message| found(&message)) };
             receive.boxed()
         });
-        let (received, place, _) = select_all(receiving).await;
+        let (received, place, _) = tokio::select! {
+            received = select_all(receiving) => received,
+            grown = &mut self.growth => return Err(grown),
+        };
         let topic = (self.turn + place) % self.readers.len();
         self.turn = (topic + 1) % self.readers.len();
         let now = Instant::now();
@@ -250,21 +270,18 @@ fn found(message: &BorrowedMessage<'_>) -> Found {
 /// A reader of a topic, from where it was left. Blocks.
 fn open(
     config: &ClientConfig,
-    topic: &str,
+    topic: &Arc<str>,
     places: &[Place],
     beginning: &Beginning,
     timeout: Duration,
 ) -> Result<Reader, KafkaError> {
     let consumer: StreamConsumer<Context> = config.create_with_context(Context(Trouble::default()))?;
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let found = metadata.topics().first().filter(|found| found.error().is_none());
-    let Some(found) = found else { return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)) };
-    let partitions: Vec<i32> = found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+    let partitions = partitions(&consumer, topic, timeout)?;
     let mut begun = match beginning {
         Beginning::Time(from) => at_time(&consumer, topic, &partitions, *from, timeout)?,
         Beginning::Group(_) => where_the_group_is(&consumer, topic, &partitions, timeout)?,
     };
-    for place in places.iter().filter(|place| place.topic == topic) {
+    for place in places.iter().filter(|place| *place.topic == **topic) {
         begun.insert(place.partition, Offset::Offset(place.next));
     }
     let mut assigned = TopicPartitionList::new();
@@ -275,9 +292,48 @@ fn open(
     consumer.assign(&assigned)?;
     let begun = Partition { is_at_end: false, was_at_end: Instant::now() };
     Ok(Reader {
-        consumer: Some(consumer),
+        topic: topic.clone(),
+        consumer: Some(Arc::new(consumer)),
         partitions: partitions.iter().map(|partition| (*partition, begun)).collect(),
     })
+}
+
+fn partitions(consumer: &StreamConsumer<Context>, topic: &str, timeout: Duration) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let found = metadata.topics().first().filter(|found| found.error().is_none());
+    let Some(found) = found else { return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)) };
+    Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
+}
+
+/// As often as the client looks for itself, who assigns no partition by itself.
+fn refreshed_every(client: &ClientConfig) -> Duration {
+    let set = client.get("topic.metadata.refresh.interval.ms").and_then(|set| set.parse().ok());
+    set.filter(|milliseconds| *milliseconds > 0).map_or(REFRESH, Duration::from_millis)
+}
+
+/// Waits until somebody has added partitions to one of these topics. It keeps no client alive.
+fn growth(readers: &[Reader], interval: Duration) -> impl Future<Output = Fault> + use<> {
+    let asked: Vec<_> = readers
+        .iter()
+        .map(|reader| (reader.topic.clone(), reader.partitions.len(), Arc::downgrade(reader.consumer())))
+        .collect();
+    async move {
+        loop {
+            sleep(jitter::part_of(interval, 0.8..=1.0)).await;
+            for (topic, known, consumer) in &asked {
+                let count = count_partitions(consumer.clone(), topic.clone()).await;
+                if count.is_some_and(|count| count > *known) {
+                    return Fault(format!("partitions were added to {topic}, so that it is opened anew"));
+                }
+            }
+        }
+    }
+}
+
+/// None where nobody answers: what cannot be read shows elsewhere.
+async fn count_partitions(consumer: Weak<StreamConsumer<Context>>, topic: Arc<str>) -> Option<usize> {
+    let count = move || Some(partitions(&*consumer.upgrade()?, &topic, ASK).ok()?.len());
+    spawn_blocking(count).await.ok().flatten()
 }
 
 fn at_time(

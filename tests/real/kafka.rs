@@ -20,7 +20,7 @@ use podherald::{
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -169,6 +169,13 @@ impl Broker {
         let changed = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let changed = self.admin().alter_configs([&changed], &AdminOptions::new()).await.unwrap();
         changed.into_iter().for_each(|changed| drop(changed.unwrap()));
+    }
+
+    /// Gives a topic more partitions, so many in all.
+    pub(crate) async fn add_partitions(&self, topic: &str, count: usize) {
+        let more = NewPartitions::new(topic, count);
+        let made = self.admin().create_partitions([&more], &AdminOptions::new()).await.unwrap();
+        made.into_iter().for_each(|made| drop(made.unwrap()));
     }
 
     /// Partitions and `retention.ms` of a topic.

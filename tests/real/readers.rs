@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::{Cluster, Play},
     herald::{Herald, LIMIT, POLL, Stream, types},
+    kafka::Consumed,
     results::World,
     store::Server,
 };
@@ -202,4 +203,24 @@ async fn an_attempt_that_only_the_store_knows_of_ends_when_its_pod_is_gone() {
     processor.herald.result(&world.ids[0]).await;
     monitor.herald.until_running(&world.ids[1]).await;
     assert_eq!(monitor.herald.counter("podherald_monitor_expected_attempts_total").await, 1);
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_read_too() {
+    const KNOWN: usize = 10;
+    let cluster = Cluster::shared().await;
+    let mut world = World::new(&cluster, &Server::shared().await.uri("")).await;
+    let soon = [("PODHERALD_KAFKA__PROPERTIES", "topic.metadata.refresh.interval.ms=500")];
+    let _monitor = world.start_with("api,monitor", &soon).await;
+    let reader = world.start_with("api", &soon).await;
+    world.add_partitions("execution_events", 4 * KNOWN).await;
+    let deadline = Instant::now() + LIMIT;
+    let is_new = |message: &Consumed| usize::try_from(message.partition).unwrap() >= KNOWN;
+    while !world.consume_all("execution_events").await.iter().any(is_new) {
+        assert!(Instant::now() < deadline, "nothing is published to the new partitions");
+        world.create(1).await;
+    }
+    for id in &world.ids {
+        reader.herald.ended(id).await;
+    }
 }

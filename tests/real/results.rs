@@ -99,9 +99,18 @@ impl<'a> World<'a> {
         self.ids[first..].to_vec()
     }
 
+    /// All that is in a topic, by the name that it has in the catalogue.
+    pub(crate) async fn consume_all(&self, topic: &str) -> Vec<Consumed> {
+        self.broker.consume_all(&format!("{}{topic}", self.prefix)).await
+    }
+
+    pub(crate) async fn add_partitions(&self, topic: &str, count: usize) {
+        self.broker.add_partitions(&format!("{}{topic}", self.prefix), count).await;
+    }
+
     /// All that is said of results.
     async fn told(&self) -> Vec<Consumed> {
-        self.broker.consume_all(&format!("{}execution_results", self.prefix)).await
+        self.consume_all("execution_results").await
     }
 
     /// Waits until each attempt's result is told, and fails unless it is told of each one, always under the same id, and what is
