@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -36,8 +36,11 @@ struct Stream<'a> {
 impl<'a> Stream<'a> {
     /// To the address that `servers.sh` calls so.
     async fn start(cluster: &'a Cluster, broker: Broker, address: &str) -> Self {
+        Self::start_on(TempDir::new().unwrap(), cluster, broker, address).await
+    }
+
+    async fn start_on(data: TempDir, cluster: &'a Cluster, broker: Broker, address: &str) -> Self {
         let namespace = cluster.namespace().await;
-        let data = TempDir::new().unwrap();
         let settings = [
             ("PODHERALD_KUBE__NAMESPACES", &*namespace.name),
             ("PODHERALD_KAFKA__BROKERS", broker.variable(address)),
@@ -61,13 +64,31 @@ impl<'a> Stream<'a> {
 
     /// Some pods come and end.
     async fn flow(&mut self) {
+        let begun = self.ids.len();
+        self.begin().await;
+        for id in &self.ids[begun..] {
+            self.herald.ended(id).await;
+        }
+    }
+
+    /// Some pods come.
+    async fn begin(&mut self) {
         for n in 0..PODS {
             let id = self.namespace.id(&format!("{}-{n}", self.ids.len()));
             self.namespace.create(&id, &Play::exits(n)).await;
             self.ids.push(id);
         }
-        for id in &self.ids[self.ids.len() - PODS as usize..] {
-            self.herald.ended(id).await;
+    }
+
+    async fn until_ready_says(&self, is_it: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let ready = self.herald.get("/readyz").await;
+            if is_it(&ready) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{ready}");
+            sleep(POLL).await;
         }
     }
 
@@ -251,5 +272,37 @@ async fn a_kafka_with_a_full_disk_misses_nothing_once_there_is_room() {
     // A broker whose only disk has failed ends.
     stream.broker.script(&["kill", "kafka"]);
     stream.broker.go_on();
+    stream.assert_complete().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_journal_while_kafka_is_cut_off_loses_nothing() {
+    let broker = Broker::start("");
+    broker.script(&["start", "toxiproxy"]);
+    let proxy = Proxy::new("kafka", broker.variable("TOXIPROXY"));
+    let data = TempDir::new().unwrap();
+    let disk = SmallDisk::mount(&data.path().join("data"), "32m");
+    let cluster = Cluster::shared().await;
+    let mut stream = Stream::start_on(data, &cluster, broker, "KAFKA_PROXIED").await;
+    let sink = |ready: &Value| {
+        ready["sinks"].as_array().unwrap().iter().find(|sink| sink["name"] == "kafka").cloned().unwrap()
+    };
+
+    stream.flow().await;
+    proxy.break_by(Fault::Cut).await;
+    stream.flow_in_trouble().await;
+    disk.fill();
+    let full = stream.ids.len();
+    stream.begin().await;
+    stream.until_ready_says(|ready| ready["journal"]["writable"] == false).await;
+    // Kafka takes what it missed, and nobody can note how far it is.
+    proxy.heal().await;
+    stream.until_ready_says(|ready| sink(ready)["failing"] == false).await;
+    proxy.break_by(Fault::LosesAnswers).await;
+    disk.clear();
+    for id in &stream.ids[full..] {
+        stream.herald.ended(id).await;
+    }
+    proxy.heal().await;
     stream.assert_complete().await;
 }
