@@ -62,7 +62,8 @@ async fn main() {
         arguments.get(at + 1).cloned()
     };
     let servers: Vec<Box<dyn Server>> = [
-        value("--kafka").map(|brokers| Box::new(kafka::Kafka { brokers }) as Box<dyn Server>),
+        value("--kafka").map(|brokers| Box::new(kafka::Kafka { brokers, is_fenced: false }) as Box<dyn Server>),
+        value("--kafka").map(|brokers| Box::new(kafka::Kafka { brokers, is_fenced: true }) as Box<dyn Server>),
         value("--redis").map(|url| Box::new(redis::Redis { url }) as Box<dyn Server>),
     ]
     .into_iter()
@@ -77,7 +78,10 @@ async fn main() {
         println!("no server: benches/sinks/run.sh starts them");
         return;
     }
-    println!("server  events/s  its client alone                ratio   p50 ms   p99 ms at {}/s", sizes.steady.0);
+    println!(
+        "server         events/s  its client alone                ratio   p50 ms   p99 ms at {}/s",
+        sizes.steady.0
+    );
     for server in &servers {
         measure(&**server, &sizes).await;
     }
@@ -102,7 +106,7 @@ async fn measure(server: &dyn Server, sizes: &Sizes) {
         p99.push(high);
     }
     println!(
-        "{:6}  {:8.0}  {:8.0} ({:20})  {:5.2}  {:7.2}  {:7.2}",
+        "{:13}  {:8.0}  {:8.0} ({:20})  {:5.2}  {:7.2}  {:7.2}",
         server.name(),
         median(relayed),
         median(alone),

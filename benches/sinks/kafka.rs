@@ -26,11 +26,13 @@ const WINDOW: usize = 10_000;
 
 pub(crate) struct Kafka {
     pub(crate) brokers: String,
+    /// As with `monitor.lease`: every batch is a transaction.
+    pub(crate) is_fenced: bool,
 }
 
 impl Server for Kafka {
     fn name(&self) -> &'static str {
-        kafka::NAME
+        if self.is_fenced { "kafka, fenced" } else { kafka::NAME }
     }
 
     fn client(&self) -> &'static str {
@@ -38,7 +40,9 @@ impl Server for Kafka {
     }
 
     fn sink(&self, _: &Arc<dyn Journal>) -> Arc<dyn Sink> {
-        Arc::new(kafka::Kafka::new(kafka::Options::new(Brokers::parse(&self.brokers).unwrap())))
+        let mut options = kafka::Options::new(Brokers::parse(&self.brokers).unwrap());
+        options.fence = self.is_fenced.then(|| kafka::Fence::new(|| Some("lease".to_owned())));
+        Arc::new(kafka::Kafka::new(options))
     }
 
     fn alone<'a>(&'a self, events: &'a [(String, Bytes)]) -> BoxFuture<'a, ()> {
