@@ -8,6 +8,7 @@
 //! that kill. [`explain`] is the mapper without a server, [`contract`] what readers of events may rely on.
 
 pub mod app;
+pub mod backoff;
 pub mod blob;
 pub mod cli;
 pub mod clock;

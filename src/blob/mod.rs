@@ -42,6 +42,7 @@ use self::{
 };
 pub use self::{key::Owner, wording::Fault};
 use crate::{
+    backoff::Backoff,
     config::{self, BlobUrl},
     crash,
     health::SinkHealth,
@@ -237,7 +238,7 @@ impl Blobs {
         let Some(key) = self.key_of(uri) else { unreachable!("the name is this store's") };
         let permit = timeout_at(until, self.0.puts.acquire()).await;
         let _permit = permit.map_err(|_| self.late("other outputs were being stored until blob.deadline"))?;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut tries = 0;
         loop {
             let Err(fault) = self.put_once(&key, content, until).await else {
@@ -248,12 +249,11 @@ impl Blobs {
             if self.0.state.failed(&fault) {
                 tracing::warn!(uri, %fault, "an output could not be stored as a blob; trying again");
             }
-            let delay = jitter::part_of(pause, 0.5..=1.0);
+            let delay = backoff.pause();
             if (fault.is_lasting && tries >= LASTING_TRIES) || Instant::now() + delay >= until {
                 return Err(fault);
             }
             sleep(delay).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

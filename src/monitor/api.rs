@@ -2,7 +2,7 @@
 //! notes when it last gave a sign of life.
 //!
 //! kube's own retry is off: it would hide a 429 or 503 for minutes. Whoever makes a request sees its failure at once and
-//! backs off with [`Backoff`]; the service only holds back requests until a `Retry-After` is over.
+//! backs off with [`Backoff`](crate::backoff::Backoff); the service only holds back requests until a `Retry-After` is over.
 
 use std::{
     pin::Pin,
@@ -17,8 +17,6 @@ use http_body::Frame;
 use kube::{Client, client::Body};
 use tokio::time::Instant;
 use tower::Service;
-
-use crate::jitter;
 
 /// A server that asks for more patience than this is asked again all the same.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -128,42 +126,5 @@ impl http_body::Body for Observed {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Growing, jittered pauses between tries; starts over after a success, or a good while without a failure.
-#[derive(Debug, Clone)]
-pub struct Backoff {
-    first: Duration,
-    most: Duration,
-    failures: u32,
-    failed_at: Option<Instant>,
-}
-
-impl Backoff {
-    /// Pauses from about `first`, doubling up to `most`.
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, failures: 0, failed_at: None }
-    }
-
-    /// The pause after one more failure: between half and all of the doubled time.
-    pub fn pause(&mut self) -> Duration {
-        let quiet = self.failed_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > 2 * self.most);
-        if quiet {
-            self.reset();
-        }
-        let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.most);
-        self.failures = self.failures.saturating_add(1);
-        jitter::part_of(full, 0.5..=1.0)
-    }
-
-    /// Some of it worked: the next pauses are 64 times the first at most.
-    pub fn ease(&mut self) {
-        self.failures = self.failures.min(6);
-    }
-
-    /// It worked.
-    pub fn reset(&mut self) {
-        self.failures = 0;
     }
 }

@@ -18,11 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    api::Backoff,
-    beginning::{self, Beginning, Comparison},
-};
-use crate::{live_output::Tap, output_store, wording};
+use super::beginning::{self, Beginning, Comparison};
+use crate::{backoff::Backoff, live_output::Tap, output_store, wording};
 
 /// Between an end and the next look whether there is more.
 const REOPEN: Duration = Duration::from_secs(2);

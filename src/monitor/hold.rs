@@ -23,8 +23,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Activity, Backoff, attentive};
+use super::api::{Activity, attentive};
 use crate::{
+    backoff::Backoff,
     clock::Clock,
     journal::{Journal, PodQuery},
     leadership::Leads,

@@ -21,9 +21,10 @@ use podherald_core::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
+use crate::backoff::Backoff;
+
 use super::{
     Error, Inputs, Monitor,
-    api::Backoff,
     resolve::{Owner, Resolver},
     step::{Newcomers, Outcome, told_by},
     watcher::{Scope, Sighting},

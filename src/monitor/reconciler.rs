@@ -7,10 +7,10 @@ use kube::{Api, Client, api::ListParams};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{jitter, wording};
+use crate::{backoff::Backoff, jitter, wording};
 
 use super::{
-    api::{Activity, Backoff, attentive},
+    api::{Activity, attentive},
     listing::Listing,
     metrics::Metrics,
     watcher::{Intake, PAGE_SIZE, Scope, Sighting},

@@ -19,13 +19,13 @@ use podherald_core::{
 use tokio::time::Instant;
 
 use crate::{
+    backoff::Backoff,
     crash,
     journal::{self, Change, Claim, Known},
 };
 
 use super::{
     Error, Inputs, Monitor,
-    api::Backoff,
     changes::Changes,
     follow::Heard,
     hold::{Hint, Target},

@@ -22,10 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::wording;
+use crate::{backoff::Backoff, wording};
 
 use super::{
-    api::{Activity, Backoff, attentive},
+    api::{Activity, attentive},
     listing::Listing,
     metrics::Metrics,
     wire::{self, Facts, Object},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{jitter, journal::Bounds};
+use crate::{backoff::Backoff, journal::Bounds};
 
 /// A batch at most: what a relay holds in memory.
 const WHOLE: Bounds = Bounds { records: 256, bytes: 1 << 20 };
@@ -12,10 +12,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Slows down with each failure and recovers with each success. It never gives up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     halvings: u32,
-    failures: u32,
+    backoff: Backoff,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { halvings: 0, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
+    }
 }
 
 impl Pace {
@@ -26,34 +32,20 @@ impl Pace {
 
     /// A batch got through, or there was none and the way is open.
     pub(super) fn succeeded(&mut self) {
-        self.failures = 0;
+        self.backoff.reset();
         self.halvings = self.halvings.saturating_sub(1);
     }
 
     /// Nothing got through. Gives the pause before the next try.
     pub(super) fn failed(&mut self) -> Duration {
-        let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(16)));
-        self.failures += 1;
         self.halvings = MOST_HALVINGS.min(self.halvings + 1);
-        jitter::part_of(pause, 0.5..=1.0)
+        self.backoff.pause()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_half_a_minute_and_begin_anew_after_a_success() {
-        let mut pace = Pace::default();
-        for (failures, longest) in [(0, 100), (1, 200), (2, 400), (9, 30_000), (1000, 30_000)] {
-            pace.failures = failures;
-            let pause = pace.failed().as_millis();
-            assert!((longest / 2..=longest).contains(&pause), "{failures}: {pause}");
-        }
-        pace.succeeded();
-        assert!(pace.failed() <= FIRST_PAUSE);
-    }
 
     #[test]
     fn batches_shrink_to_one_record_and_grow_again() {

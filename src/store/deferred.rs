@@ -15,7 +15,7 @@ use super::{
     Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, Error, EventQuery, ExecutionQuery, Found, Listed,
     ListedLetter, Outcome, Result, Store, Stored, StoredEvent, opening,
 };
-use crate::{clock::Clock, config::Config, jitter};
+use crate::{backoff::Backoff, clock::Clock, config::Config};
 
 /// Until the next try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ pub struct Deferred {
 impl Deferred {
     /// Opens the store that the settings mean, however often that takes.
     pub async fn open(&self, config: Config, data_dir: PathBuf, clock: Arc<dyn Clock>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match opening::open(&config, &data_dir, clock.clone()).await {
                 Ok(store) => {
@@ -40,8 +40,7 @@ impl Deferred {
                 }
                 Err(error) => self.fails(&error.to_string()),
             }
-            sleep(jitter::part_of(pause, 0.5..=1.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(backoff.pause()).await;
         }
     }
 

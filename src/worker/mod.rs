@@ -15,8 +15,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::Backoff,
     inbox::{Delivery, Message},
-    jitter,
 };
 
 use metrics::Metrics;
@@ -85,7 +85,7 @@ impl Worker {
 
 /// Does it, however often that takes.
 async fn persist(work: &dyn Work, metrics: &Metrics, delivery: Delivery) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         match work.process(&delivery.message).await {
             Ok(()) => {
@@ -95,8 +95,7 @@ async fn persist(work: &dyn Work, metrics: &Metrics, delivery: Delivery) {
             Err(Failure::Unfit(reason)) => return delivery.nack(reason),
             Err(Failure::Away(reason)) => {
                 metrics.waits(work.name(), &reason);
-                sleep(jitter::part_of(pause, 0.5..=1.0)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                sleep(backoff.pause()).await;
             }
         }
     }

@@ -16,12 +16,14 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::output::{Part, missing};
 use crate::{
+    backoff::Backoff,
     http::resume::{OnePlace, OutputPlace},
     upstream::Upstream,
 };
 
-/// Until the next try, after a failure.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Until the next try.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// An execution's end waits so long for the rest of its output.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of one frame, and so of what is held.
@@ -33,6 +35,7 @@ pub(super) struct Remote {
     path: String,
     place: Option<OutputPlace>,
     link: Link,
+    backoff: Backoff,
     text: Vec<u8>,
     ready: VecDeque<(OutputPlace, Vec<u8>)>,
     /// Since when the execution has ended and this has not.
@@ -55,6 +58,7 @@ impl Remote {
             path,
             place,
             link: Link::Over,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             text: Vec::new(),
             ready: VecDeque::new(),
             late_since: None,
@@ -120,7 +124,7 @@ impl Remote {
 
     fn rest(&mut self, reason: &str) {
         tracing::debug!(path = self.path, reason, "the monitor's output stream has ended early, asking again");
-        self.link = Link::Resting(Box::pin(sleep(PAUSE)));
+        self.link = Link::Resting(Box::pin(sleep(self.backoff.pause())));
     }
 
     fn take(&mut self, data: &Bytes) {
@@ -128,7 +132,10 @@ impl Remote {
         while let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
             let frame: Vec<u8> = self.text.drain(..end + 2).collect();
             match Frame::parse(&frame) {
-                Some(Frame::Output(place, data)) => self.ready.push_back((place, data)),
+                Some(Frame::Output(place, data)) => {
+                    self.backoff.reset();
+                    self.ready.push_back((place, data));
+                }
                 Some(Frame::End) => {
                     self.link = Link::Over;
                     return;

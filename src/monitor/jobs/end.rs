@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::selectors_for;
 use crate::{
-    monitor::{Inputs, Monitor, api::Backoff, collector::Adoption, step::Outcome, watcher::Sighting, wire},
+    backoff::Backoff,
+    monitor::{Inputs, Monitor, collector::Adoption, step::Outcome, watcher::Sighting, wire},
     output_store::OfPod,
 };
 
