@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,10 @@ use podherald_core::{
     event::{Event, Payload},
     execution::{Execution, PodSummary},
     pod::Labels,
+};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
 };
 
 use super::Metrics;
@@ -26,6 +31,10 @@ use crate::{
 const PAGE: usize = 500;
 /// Written at a time.
 const CHUNK: usize = 256;
+/// Executions fetched at a time: a page of each is held in memory.
+const TURNS: usize = 16;
+/// So long one waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Of so many executions it is remembered that they were fetched; then all of them are forgotten.
 const REMEMBERED: usize = 1 << 16;
 /// What a source had said before something so old does not come any more.
@@ -50,13 +59,22 @@ pub struct Past {
     metrics: Metrics,
     /// Whose past was fetched since the start.
     fetched: Mutex<HashSet<String>>,
+    turns: Semaphore,
     unfinished: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Past {
     /// The past as this store has it.
     pub fn new(store: Arc<dyn Store>, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
-        Self { store, journal, clock, metrics, fetched: Mutex::default(), unfinished: Mutex::default() }
+        Self {
+            store,
+            journal,
+            clock,
+            metrics,
+            fetched: Mutex::default(),
+            turns: Semaphore::new(TURNS),
+            unfinished: Mutex::default(),
+        }
     }
 
     /// Sees to it that the journal has all that is known of this execution, if anything is.
@@ -64,19 +82,35 @@ impl Past {
     /// # Errors
     /// There is nothing of it in the journal, and the store cannot be read; or the journal cannot.
     pub async fn recall(&self, execution_id: &str) -> Result<(), Error> {
-        let is_known = self.journal.execution(execution_id.to_owned()).await?.is_some();
-        if is_known && self.fetched().contains(execution_id) {
+        if self.is_known(execution_id).await? && self.is_fetched(execution_id) {
             return Ok(());
         }
-        match self.fetch(execution_id).await {
-            Ok(()) => Ok(()),
+        let turn = self.turn().await;
+        // Others may have asked for the same meanwhile.
+        let is_known = self.is_known(execution_id).await?;
+        if is_known && self.is_fetched(execution_id) {
+            return Ok(());
+        }
+        let fetched = match turn {
+            Ok(_turn) => self.fetch_now(execution_id).await,
+            Err(busy) => Err(busy),
+        };
+        match fetched {
             Err(Error::Store(error)) if is_known => {
                 self.metrics.failures.inc();
                 tracing::warn!(execution_id, %error, "what happened before cannot be fetched; what is known is shown");
                 Ok(())
             }
-            Err(error) => Err(error),
+            fetched => fetched,
         }
+    }
+
+    async fn is_known(&self, execution_id: &str) -> journal::Result<bool> {
+        Ok(self.journal.execution(execution_id.to_owned()).await?.is_some())
+    }
+
+    fn is_fetched(&self, execution_id: &str) -> bool {
+        self.fetched().contains(execution_id)
     }
 
     /// Those of which the store had more than could be taken in yet.
@@ -86,20 +120,34 @@ impl Past {
 
     /// Fetches all that the store has of this execution.
     pub(super) async fn fetch(&self, execution_id: &str) -> Result<(), Error> {
+        let _turn = self.turn().await?;
+        self.fetch_now(execution_id).await
+    }
+
+    async fn fetch_now(&self, execution_id: &str) -> Result<(), Error> {
         let Some(found) = self.store.execution(execution_id.to_owned()).await? else { return Ok(()) };
-        let mut events = self.events(execution_id, &found).await?;
         // What is missing of a source may be on its way, unless all of it is old.
         let since = self.clock.now().saturating_sub(SETTLED).unwrap_or_default();
-        let in_order = events.iter().any(|adopted| adopted.event.timestamp > since);
-        for adopted in &mut events {
-            adopted.in_order = in_order;
+        let mut query = EventQuery { execution_id: execution_id.to_owned(), after: None, limit: PAGE };
+        let (mut early, mut is_settled) = (Vec::new(), true);
+        loop {
+            let page = self.store.events(query.clone()).await?;
+            let is_last = page.len() < PAGE;
+            query.after = page.last().map(|last| last.cursor);
+            let events: Vec<_> = page.into_iter().filter_map(|stored| self.read(stored.bytes, &found)).collect();
+            is_settled &= events.iter().all(|adopted| adopted.event.timestamp <= since);
+            early.extend(self.adopt(events).await?);
+            if is_last {
+                break;
+            }
         }
-        let mut is_whole = true;
-        for chunk in events.chunks(CHUNK) {
-            is_whole &= self.journal.adopt(chunk.to_vec(), Vec::new()).await?.is_empty();
+        early = self.adopt(early).await?;
+        if is_settled {
+            early.iter_mut().for_each(|adopted| adopted.in_order = false);
+            early = self.adopt(early).await?;
         }
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_whole {
+        if !early.is_empty() {
             unfinished.insert(execution_id.into());
             return Ok(());
         }
@@ -114,27 +162,30 @@ impl Past {
         Ok(())
     }
 
-    /// In the order of each source.
-    async fn events(&self, execution_id: &str, found: &Found) -> Result<Vec<Adopted>, store::Error> {
-        let mut query = EventQuery { execution_id: execution_id.to_owned(), after: None, limit: PAGE };
-        let mut events = Vec::new();
-        loop {
-            let page = self.store.events(query.clone()).await?;
-            let is_last = page.len() < PAGE;
-            query.after = page.last().map(|last| last.cursor);
-            events.extend(page.into_iter().filter_map(|stored| self.read(stored.bytes, found)));
-            if is_last {
-                break;
-            }
-        }
+    /// Takes over what comes in the order of its source, and gives back the rest.
+    async fn adopt(&self, mut events: Vec<Adopted>) -> Result<Vec<Adopted>, Error> {
         events.sort_by(|a, b| (&a.event.source, a.event.seq).cmp(&(&b.event.source, b.event.seq)));
+        let mut early = HashSet::new();
+        for chunk in events.chunks(CHUNK) {
+            early.extend(self.journal.adopt(chunk.to_vec(), Vec::new()).await?);
+        }
+        events.retain(|adopted| early.contains(&adopted.event.event_id));
         Ok(events)
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let turn = timeout(PATIENCE, self.turns.acquire()).await.ok().and_then(Result::ok);
+        let busy = || store::Error::Unavailable {
+            doing: "read an execution",
+            reason: "it is slow, and others have asked before".to_owned(),
+        };
+        turn.ok_or_else(|| busy().into())
     }
 
     /// None of a type that is not of this catalogue.
     fn read(&self, bytes: Bytes, found: &Found) -> Option<Adopted> {
         match serde_json::from_slice::<Event>(&bytes) {
-            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: false, recalled: true }),
+            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: true, recalled: true }),
             Err(error) => {
                 self.metrics.unreadable.inc();
                 tracing::warn!(%error, "an event of the store cannot be read; it is left out");

@@ -148,3 +148,29 @@ async fn a_list_has_what_came_just_now_and_says_of_nothing_less_than_is_known() 
     assert_eq!(listed, ["newer", "new", "late", "d", "c", "b", "a"].map(done));
     assert_eq!(next, None);
 }
+
+#[tokio::test]
+async fn a_life_of_many_pages_is_recalled_whole_although_pages_are_not_in_the_order_of_its_source() {
+    let world = World::new(Duration::from_secs(3600)).await;
+    let of = &life("e", 0)[2];
+    let numbered = |seq: u64| Event { event_id: uuid::Uuid::from_u128(seq.into()), seq, ..of.clone() };
+    // The last number has the earliest time, and so stands on the first page.
+    let mut events: Vec<_> = (1..=2 * PAGE as u64).map(numbered).collect();
+    events.last_mut().unwrap().timestamp = fixture::at(-1);
+    world.store(&events).await;
+    world.past.recall("e").await.unwrap();
+    let records = world.journal.execution_events("e".to_owned(), 0, 4 * PAGE).await.unwrap();
+    let seqs: Vec<_> = records.iter().map(|record| record.seq).collect();
+    assert_eq!(seqs, (1..=2 * PAGE as u64).collect::<Vec<_>>());
+    assert!(world.past.unfinished().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_the_store_has_enough_to_do_is_told_so_or_what_is_known() {
+    let world = World::new(Duration::from_secs(20)).await;
+    world.hear(&life("known", 0)).await;
+    let _all = world.past.turns.acquire_many(TURNS as u32).await.unwrap();
+    world.past.recall("known").await.unwrap();
+    let refusal = world.past.recall("unknown").await.unwrap_err();
+    assert!(refusal.to_string().contains("others have asked before"), "{refusal}");
+}
