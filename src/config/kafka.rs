@@ -321,6 +321,11 @@ impl Property {
         if PROMISED.contains(&name) || name.starts_with("test.") {
             return Err(format!("without `{name}`: podherald sets it, so that no event is lost or out of order"));
         }
+        if name == "group.instance.id" {
+            return Err(format!(
+                "without `{name}`: replicas that share it shut each other out of their groups for good"
+            ));
+        }
         match ClientConfig::new().set(name, &*self.value).create_native_config() {
             Err(KafkaError::ClientConfig(_, said, ..)) => Err(format!("properties that librdkafka knows: {said}")),
             Err(error) => Err(format!("properties that librdkafka knows: {error}")),
@@ -387,5 +392,20 @@ mod tests {
         ] {
             assert_eq!(Property::shown(&Toml::String(text.to_owned())).as_str(), Some(shown));
         }
+    }
+
+    #[test]
+    fn properties_that_would_break_a_promise_are_refused_with_why() {
+        for (text, why) in [
+            ("acks=1", "no event is lost"),
+            ("test.mock.num.brokers=1", "no event is lost"),
+            ("bootstrap.servers=one:1", "`kafka.brokers` is for"),
+            ("group.instance.id=a", "shut each other out"),
+            ("lingering=5", "librdkafka knows"),
+        ] {
+            let right = Property::parse(text).unwrap().check().unwrap_err();
+            assert!(right.contains(why), "{text}: {right}");
+        }
+        Property::parse("linger.ms=5").unwrap().check().unwrap();
     }
 }
