@@ -54,18 +54,13 @@ pub(crate) async fn measure(sizes: &Sizes, mongo: Option<&String>) {
         row("embedded", bytes, [by_role, alone, ratios]);
     }
     let Some(uri) = mongo else { return };
-    let options = Options {
-        uri: Uri::Fixed(MongoUri::parse(uri).unwrap()),
-        database: "bench".to_owned(),
-        timeout: Duration::from_secs(30),
-    };
-    let store = Mongo::new(options, Arc::new(SystemClock)).await.unwrap();
-    store.migrate().await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
     for (bytes, count) in sizes.results {
         let (mut by_role, mut alone, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..sizes.rounds {
-            alone.push(rate(count, insert_documents(uri, bytes, count)).await);
+            // What a server does that grows slow with what it has is not asked here.
+            let database = format!("bench_{bytes}_{round}");
+            let store = migrated(uri, database.clone()).await;
+            alone.push(rate(count, insert_documents(uri, &format!("{database}_alone"), bytes, count)).await);
             by_role.push(rate(count, process(&store, round, bytes, count)).await);
             ratios.push(by_role[round] / alone[round]);
         }
@@ -110,10 +105,18 @@ async fn process(store: &Arc<dyn Store>, round: usize, bytes: usize, count: usiz
     processed.await;
 }
 
-async fn insert_documents(uri: &str, bytes: usize, count: usize) {
+async fn migrated(uri: &str, database: String) -> Arc<dyn Store> {
+    let options =
+        Options { uri: Uri::Fixed(MongoUri::parse(uri).unwrap()), database, timeout: Duration::from_secs(30) };
+    let store = Mongo::new(options, Arc::new(SystemClock)).await.unwrap();
+    store.migrate().await.unwrap();
+    Arc::new(store)
+}
+
+async fn insert_documents(uri: &str, database: &str, bytes: usize, count: usize) {
     let mut options = ClientOptions::parse(uri).await.unwrap();
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
-    let documents = Client::with_options(options).unwrap().database("alone").collection::<Document>("documents");
+    let documents = Client::with_options(options).unwrap().database(database).collection::<Document>("documents");
     let documents = &documents;
     let inserted = stream::iter(0..count).for_each_concurrent(CONCURRENCY, |_| async move {
         documents.insert_one(doc! { "stdout": "x".repeat(bytes) }).await.unwrap();

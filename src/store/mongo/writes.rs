@@ -9,7 +9,9 @@ use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, RECEIPTS, RESULTS, documents,
+    ATTEMPTS, Act, DEAD_LETTERS, EVENTS, EXECUTIONS, Mongo, RECEIPTS, RESULTS,
+    bodies::INLINE_BYTES,
+    documents,
     fault::{self, Fault},
 };
 use crate::store::{
@@ -149,12 +151,15 @@ impl Mongo {
     }
 
     pub(super) async fn insert_result(&self, outcome: Outcome) -> Act<Stored> {
-        // Asked first, so that files are not sent for nothing; the unique index decides.
-        if let Some(stored) = self.known_result(&outcome).await? {
-            return Ok(stored);
-        }
         let terminal = serde_json::to_vec(&outcome.terminal).map_err(|error| error.to_string());
         let terminal = Self::read(RESULTS, terminal)?;
+        let parts = [("terminal", &*terminal), ("stdout", &*outcome.stdout), ("stderr", &*outcome.stderr)];
+        // The unique index decides. It is asked first only where files would be sent for nothing.
+        if parts.iter().any(|(_, bytes)| bytes.len() > INLINE_BYTES)
+            && let Some(stored) = self.known_result(&outcome).await?
+        {
+            return Ok(stored);
+        }
         let name = format!("result {}/{}", outcome.execution_id, outcome.attempt);
         let mut document = doc! {
             "execution_id": &outcome.execution_id,
@@ -163,7 +168,6 @@ impl Mongo {
             "status": outcome.status.as_str(),
             "ended_at": outcome.ended_at.as_microsecond(),
         };
-        let parts = [("terminal", &*terminal), ("stdout", &*outcome.stdout), ("stderr", &*outcome.stderr)];
         for (part, bytes) in parts {
             document.insert(part, self.put_body(&format!("{part} of {name}"), bytes).await?);
         }
