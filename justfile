@@ -50,11 +50,11 @@ bench-size *arguments:
 
 # From the journal to a server's acknowledgement: throughput beside the server's own client, latency
 bench-sinks *arguments:
-    benches/sinks/run.sh {{arguments}}
+    benches/real.sh sinks {{arguments}}
 
 # From a pod's end to its stored result, results stored a second beside the driver's own inserts, lists among a million executions
 bench-results *arguments:
-    benches/results/run.sh {{arguments}}
+    benches/real.sh results {{arguments}}
 
 # What following the logs of watched executions costs
 bench-follow *arguments:

@@ -1,6 +1,6 @@
 //! From the journal to the acknowledgement of a real server: events of 1 KiB, by the relay.
 //!
-//! `benches/sinks/run.sh` starts the servers and runs this; `-- --tiny` just to see it work. Throughput is that of a backlog, beside
+//! `benches/real.sh sinks` starts the servers and runs this; `-- --tiny` just to see it work. Throughput is that of a backlog, beside
 //! what the server's own client does alone with the same events in the same run; latency is from the start of an append,
 //! at a steady rate, to the acknowledgement. The rounds alternate; medians.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
@@ -75,7 +75,7 @@ async fn main() {
         Sizes { rounds: 5, events: 100_000, executions: 1_000, steady: (1_000, 10) }
     };
     if servers.is_empty() {
-        println!("no server: benches/sinks/run.sh starts them");
+        println!("no server: benches/real.sh sinks starts them");
         return;
     }
     println!(

@@ -17,6 +17,7 @@ use crate::{
     sink::{Fault, kafka::Options},
     store::{self, ExecutionQuery, Store},
     topics::{Beginning, Found, PUBLISHED, Topics},
+    wording::Said,
     worker::event_store,
 };
 
@@ -56,7 +57,7 @@ impl Expected {
         if self.listed.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        let mut said = String::new();
+        let mut said = Said::default();
         loop {
             let asked = match self.until_stored().await {
                 Ok(()) => self.pages().await.map_err(|error| error.to_string()),
@@ -64,15 +65,11 @@ impl Expected {
             };
             match asked {
                 Ok(count) => return tracing::info!(count, "the store has been asked for attempts that have not ended"),
-                Err(error) => {
-                    if error != said {
-                        tracing::warn!(
-                            error,
-                            "the store cannot be asked for attempts that have not ended; trying again until it can"
-                        );
-                        said = error;
-                    }
-                }
+                Err(error) if said.is_news(&error) => tracing::warn!(
+                    error,
+                    "the store cannot be asked for attempts that have not ended; trying again until it can"
+                ),
+                Err(_) => {}
             }
             sleep(jitter::part_of(PAUSE, 0.5..=1.0)).await;
         }

@@ -24,6 +24,21 @@ pub fn of(error: &(dyn Error + 'static)) -> String {
     parts.join(": ")
 }
 
+/// What was said last of something that is tried again and again.
+#[derive(Debug, Default)]
+pub struct Said(String);
+
+impl Said {
+    /// True if this is worth a line: it is not what was said last.
+    pub fn is_news(&mut self, text: &str) -> bool {
+        let is_news = self.0 != text;
+        if is_news {
+            text.clone_into(&mut self.0);
+        }
+        is_news
+    }
+}
+
 fn status_text(status: &kube::core::Status) -> String {
     let said = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
     format!("{} ({})", said.map_or("the API server refused", String::as_str), status.code)

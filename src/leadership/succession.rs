@@ -13,6 +13,7 @@ use super::{Leads, Metrics, Predecessor, elector::Signs, predecessor::Until};
 use crate::{
     jitter,
     sink::{Fault, kafka::Kafka},
+    wording::Said,
 };
 
 /// Until the next try, after a failure.
@@ -108,7 +109,7 @@ impl Succession {
 
     /// Reads what others publish, or takes over from them, however often that takes.
     async fn persist(&self, taken_over: Option<&Kafka>) {
-        let mut last = String::new();
+        let mut said = Said::default();
         loop {
             let done = match taken_over {
                 Some(kafka) => self.take_over(kafka).await,
@@ -120,9 +121,8 @@ impl Succession {
                 }
                 continue;
             };
-            if error != last {
+            if said.is_news(&error) {
                 tracing::warn!(error, "what other podheralds have published cannot be read; trying again until it can");
-                last = error;
             }
             sleep(jitter::part_of(PAUSE, 0.5..=1.0)).await;
         }

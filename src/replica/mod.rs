@@ -26,6 +26,7 @@ use crate::{
     journal::{Adopted, Journal, Place},
     sink::{Fault, kafka::Options},
     topics::{Beginning, Found, Topics, last_of_each},
+    wording::Said,
     worker::event_store,
 };
 
@@ -237,15 +238,14 @@ struct Fetches {
     /// In this round: one that fails must not keep others from their turn.
     tried: HashSet<Arc<str>>,
     rests_until: Option<Instant>,
-    said: String,
+    said: Said,
 }
 
 impl Fetches {
     fn failed(&mut self, error: &str) {
         self.rests_until = Some(Instant::now() + jitter::part_of(PAUSE, 0.5..=1.0));
-        if self.said != error {
+        if self.said.is_news(error) {
             tracing::warn!(error, "what happened before cannot be fetched; what follows waits for it");
-            error.clone_into(&mut self.said);
         }
     }
 

@@ -169,7 +169,7 @@ async fn a_life_of_many_pages_is_recalled_whole_although_pages_are_not_in_the_or
 async fn who_asks_while_the_store_has_enough_to_do_is_told_so_or_what_is_known() {
     let world = World::new(Duration::from_secs(20)).await;
     world.hear(&life("known", 0)).await;
-    let _all = world.past.turns.acquire_many(TURNS as u32).await.unwrap();
+    let _all = futures::future::try_join_all((0..TURNS).map(|_| world.past.turn())).await.unwrap();
     world.past.recall("known").await.unwrap();
     let refusal = world.past.recall("unknown").await.unwrap_err();
     assert!(refusal.to_string().contains("others have asked before"), "{refusal}");
