@@ -4,7 +4,7 @@
 //! events, with [`output_store`] for what programs print and [`blob`] for what of it others are to read; [`relay`], which carries events to the [`sink`]s, [`webhook`]s among them; [`http`], which shows them; [`app`], which puts them together.
 //! [`expected`] asks it for what a monitor may have lost. [`replica`] shows in a process that watches nothing what others tell, [`upstream`] asks the monitor for the rest. [`publisher`] and [`inbox`] are the way out and in of the other roles, [`store`] is where what they have stays. Around them: [`config`] and [`cli`] say what is wanted, [`supervisor`] starts and ends tasks, [`lock`] keeps a second
 //! process off, [`cluster`] connects to Kubernetes, [`open_files`] makes room for connections, [`health`] says whether all is well, [`retention`] takes away
-//! what is old, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
+//! what is old, [`backoff`] and [`jitter`] say when to try again, [`clock`] is the time of day, [`telemetry`] and [`wording`] are for people who read logs, [`crash`] for tests
 //! that kill. [`explain`] is the mapper without a server, [`contract`] what readers of events may rely on.
 
 pub mod app;

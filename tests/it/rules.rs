@@ -7,10 +7,11 @@ use std::{
 };
 
 /// The modules of the server, each using only those before it; the binary comes after all.
-const ORDER: [&str; 38] = [
+const ORDER: [&str; 39] = [
     "wording",
     "upstream",
     "jitter",
+    "backoff",
     "crash",
     "contract",
     "clock",
