@@ -107,10 +107,13 @@ impl Readiness {
     /// Asks all probes, or those of one role.
     pub fn check(&self, role: Option<Role>) -> Vec<Finding> {
         let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
-        probes
-            .iter()
-            .filter(|(of, ..)| role.is_none_or(|role| role == *of))
-            .map(|(role, name, probe)| Finding { role: *role, name, problem: probe().err() })
-            .collect()
+        let asked = probes.iter().filter(|(of, ..)| role.is_none_or(|role| role == *of));
+        let mut findings: Vec<_> =
+            asked.map(|(role, name, probe)| Finding { role: *role, name, problem: probe().err() }).collect();
+        // What answers is the API; every other role has something to be probed where it runs.
+        if let Some(role) = role.filter(|role| *role != Role::Api && findings.is_empty()) {
+            findings.push(Finding { role, name: "role", problem: Some("this process does not run it".to_owned()) });
+        }
+        findings
     }
 }

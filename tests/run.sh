@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 need cc=gcc c++=g++ make perl
 command -v cargo >/dev/null || die "cargo is missing: install rustup, the toolchain is named in rust-toolchain.toml"
 unset "${!PODHERALD_@}" # nobody's own settings decide what is tested
-exec cargo test --workspace --locked "$@"
+exec cargo test --workspace --locked --no-fail-fast "$@"

@@ -191,7 +191,8 @@ impl Config {
         if is_apart && (self.kafka.brokers.is_none() || !is_shared) {
             return Err(effective.refuse(
                 "roles",
-                "`resource_cleaner` together with `monitor` and `result_processor`, or kafka.brokers and mongo.uri as well: it                  has to learn what is stored",
+                "`resource_cleaner` together with `monitor` and `result_processor`, or kafka.brokers and mongo.uri as well: it \
+                 has to learn what is stored",
             ));
         }
         if !has(Role::Monitor) && self.kube.mode == Mode::Embedded {

@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz`, `/metrics`: for whoever runs podherald.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json, extract,
@@ -28,7 +28,7 @@ pub(super) struct Ready {
     /// Always `ok`.
     #[schema(value_type = String)]
     status: &'static str,
-    /// What was probed.
+    /// What was probed, each kind once.
     #[schema(value_type = Vec<String>)]
     checks: Vec<&'static str>,
     /// How the sinks are doing, whatever the role; none of them makes the process unready.
@@ -73,7 +73,8 @@ pub(super) async fn ready(
     if findings.iter().any(|finding| finding.problem.is_some()) {
         return Err(Error::NotReady { findings, sinks: state.readiness.sinks() });
     }
-    let checks = findings.iter().map(|Finding { name, .. }| *name).collect();
+    let checks: BTreeSet<_> = findings.iter().map(|Finding { name, .. }| *name).collect();
+    let checks = checks.into_iter().collect();
     Ok(Json(Ready { status: "ok", checks, sinks: state.readiness.sinks() }))
 }
 

@@ -129,9 +129,9 @@ impl Parameters {
     pub(super) fn finish(self) -> Result<(), Error> {
         let Some((name, _)) = self.pairs.first() else { return Ok(()) };
         let reason = if self.known.is_empty() {
-            "is no parameter here; there are none".to_owned()
+            "is no parameter here; there is none".to_owned()
         } else {
-            format!("is no parameter here; there are {}", self.known.join(", "))
+            format!("is no parameter here; what may be asked for is {}", self.known.join(", "))
         };
         Err(Error::invalid(name, reason))
     }
@@ -194,7 +194,10 @@ mod tests {
         let mut given = parameters(&[("limit", "7"), ("limt", "8")]);
         assert_eq!(given.limit(), Ok(7));
         let Err(Error::Invalid { parameter, reason }) = given.finish() else { panic!() };
-        assert_eq!((parameter.as_str(), reason.as_str()), ("limt", "is no parameter here; there are limit"));
+        assert_eq!(
+            (parameter.as_str(), reason.as_str()),
+            ("limt", "is no parameter here; what may be asked for is limit")
+        );
     }
 
     #[test]

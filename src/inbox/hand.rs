@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
+    fmt,
     ops::Bound,
     sync::Arc,
 };
@@ -25,6 +26,13 @@ pub(super) struct Ticket {
     /// Of the lane: a place that comes back has another.
     life: u64,
     offset: u64,
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { topic, partition } = &self.place;
+        write!(f, "{topic}/{partition} at {}", self.offset)
+    }
 }
 
 /// What has become of a ticket.

@@ -147,7 +147,7 @@ impl Member {
         let counter = match &outcome {
             Outcome::Done => &self.metrics.acknowledged,
             Outcome::Failed(reason) => {
-                tracing::info!(group = self.group, ?ticket, reason, "a message was not processed");
+                tracing::info!(group = self.group, message = %ticket, reason, "a message was not processed");
                 &self.metrics.refused
             }
             Outcome::Buried => &self.metrics.dead_letters,

@@ -323,7 +323,7 @@ impl Monitor {
         let (kind, name) = (F::KIND, facts.as_ref().map(|facts| facts.marks().name));
         self.metrics.count_malformed(&malformed);
         if !malformed.is_empty() {
-            tracing::warn!(kind, fields = ?malformed, name, "unreadable fields, taken as absent");
+            tracing::warn!(kind, fields = malformed.join(", "), name, "unreadable fields, taken as absent");
         }
         if name.is_none() {
             self.metrics.unidentified.inc();

@@ -65,12 +65,12 @@ pub async fn open(config: &Config, data_dir: &Path, clock: Arc<dyn Clock>) -> Re
 pub async fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<String> {
     match place(config, &config.data_dir) {
         Place::Embedded(path) => {
-            let refused = |reason: String| Error::Refused { doing: "bring the store up to date", reason };
+            let refused = |reason: String| Error::Refused { doing: "be brought up to date", reason };
             let owned = DataDir::acquire(&config.data_dir).map_err(|error| refused(crate::wording::of(&error)))?;
             let Acquired::Owned(_owned) = owned else {
                 let place = config.data_dir.display();
                 return Err(refused(format!(
-                    "a running podherald owns data_dir {place}: it has brought it up to date itself"
+                    "a running podherald owns data_dir {place}; it does so itself when it opens its store"
                 )));
             };
             Sqlite::open(&path).await?;

@@ -56,6 +56,7 @@ mod tests {
         execution::PodSummary,
         mapper::{Observation, observe},
         output::Collected,
+        pod::{Condition, Container, ContainerState, ContainerStatus},
     };
 
     fn running() -> Execution {
@@ -85,6 +86,49 @@ mod tests {
         let types: Vec<_> = events.iter().map(|event| event.payload.event_type()).collect();
         assert_eq!(types, ["pod_terminated", "execution_failed", "pod_deleted"]);
         assert_eq!((events[1].event_id, events[1].attempt), (event_id("e", "u", Slot::Terminal), 2));
+    }
+
+    #[test]
+    fn what_is_taken_up_is_what_had_been_seen_and_told() {
+        let (policy, now) = (Policy::default(), Timestamp::from_second(100).unwrap());
+        let since = Timestamp::from_second(50).unwrap();
+        let bound =
+            Condition { kind: "PodScheduled".into(), is_true: true, since: Some(since), ..Condition::default() };
+        let running = ContainerState::Running { started_at: Some(since) };
+        let container = Container { name: "executor".into(), ..Container::default() };
+        let status = ContainerStatus { name: "executor".into(), state: running, ..ContainerStatus::default() };
+        for status in [None, Some(status)] {
+            let pod = Pod {
+                namespace: "lab".into(),
+                name: "executor-e".into(),
+                uid: "u".into(),
+                labels: [("team".to_owned(), "blue".to_owned())].into_iter().collect(),
+                created: Some(since),
+                node_name: Some("n".into()),
+                conditions: vec![bound.clone()],
+                containers: vec![container.clone()],
+                phase: if status.is_some() { Phase::Running } else { Phase::Pending },
+                container_statuses: status.into_iter().collect(),
+                ..Pod::default()
+            };
+            let mut seen = mapper::begin(&pod, "e", 1, &policy, now);
+            let told = observe(&mut seen, Observation::Seen(&pod), &policy, now).events;
+            let mut execution = Execution::new("e");
+            execution.witness(&seen);
+            for (seq, draft) in (1..).zip(told) {
+                execution.apply(&draft.number("pod-monitor:x", seq));
+            }
+            let mut taken = expected(&execution, &policy, now).unwrap();
+            let story = |of: &Evidence| {
+                let whose =
+                    (of.namespace.clone(), of.name.clone(), of.uid.clone(), of.labels.clone(), of.node_name.clone());
+                (whose, of.phase, of.scheduled_at, of.started_at, of.emitted)
+            };
+            assert_eq!(story(&taken), story(&seen));
+            assert_eq!(taken.first_seen, since);
+            let step = observe(&mut taken, Observation::Seen(&pod), &policy, now);
+            assert_eq!(step.events, [], "nothing of it is told again");
+        }
     }
 
     #[test]

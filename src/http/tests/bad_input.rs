@@ -73,9 +73,9 @@ async fn bad_input_is_named_and_the_next_request_is_served() {
         case(
             "/executions?state=failed",
             "state",
-            "is no parameter here; there are status, namespace, label, user, after, limit",
+            "is no parameter here; what may be asked for is status, namespace, label, user, after, limit",
         ),
-        case("/executions/e1?verbose=1", "verbose", "is no parameter here; there are wait"),
+        case("/executions/e1?verbose=1", "verbose", "is no parameter here; what may be asked for is wait"),
         case("/executions/e1/output?stream=stdin", "stream", "must be stdout, stderr or raw, not \"stdin\""),
         case("/executions/e1/output?offset=-1", "offset", "must be a whole number from 0 on, not \"-1\""),
         case("/executions/e2/output?offset=4", "offset", "must be at most 3, the bytes that there are"),

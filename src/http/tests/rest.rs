@@ -263,6 +263,8 @@ async fn readiness_is_told_by_role() {
     api.state.readiness.register(Role::Monitor, "watch", Arc::new(|| Err("silent for 80 s".to_owned())));
     api.state.readiness.register(Role::Api, "journal", Arc::new(|| Ok(())));
     assert_eq!(api.good("/readyz?role=api").await["checks"], json!(["journal"]));
+    let elsewhere = api.get("/readyz?role=result_processor").await;
+    assert_eq!(elsewhere.json()["detail"], "role: this process does not run it");
     for path in ["/readyz", "/readyz?role=monitor"] {
         let answer = api.get(path).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);

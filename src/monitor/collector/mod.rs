@@ -290,10 +290,10 @@ impl Collector {
             namespace = job.namespace,
             pod = job.pod,
             uid = job.uid,
-            verdict = ?summary.verdict,
+            verdict = summary.verdict.as_str(),
             bytes_total = summary.bytes_total,
             bytes_kept = summary.bytes_kept,
-            notes = ?scan.collected.notes,
+            notes = scan.collected.notes.join("; "),
             "output is not complete"
         );
     }

@@ -64,6 +64,9 @@ pub async fn release(
     out: &mut (impl Write + Send),
 ) -> Result<(), Error> {
     let pods = held(client, namespace).await?;
+    if pods.is_empty() {
+        writeln!(out, "no pod is held")?;
+    }
     let (all, mut failed, mut last) = (pods.len(), 0, String::new());
     for pod in pods {
         let target = target(&pod);

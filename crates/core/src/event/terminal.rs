@@ -244,3 +244,15 @@ pub enum Verdict {
     #[default]
     Lost,
 }
+
+impl Verdict {
+    /// As events say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Partial => "partial",
+            Self::Lost => "lost",
+        }
+    }
+}
