@@ -1,7 +1,7 @@
 //! Results that stay: how soon after its pod's end one is told, how many are stored a second, and what a page of a long list costs.
 //!
 //! `benches/real.sh results` starts a MongoDB's server and runs this; `-- --tiny` just to see it work. Without `--mongo URI` only the embedded
-//! store is measured. Rounds alternate; medians.
+//! store is measured. Medians of pairs, what is compared with first.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
 
 mod common;

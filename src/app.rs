@@ -221,7 +221,7 @@ impl Server {
         data_dir: &Path,
         seams: Seams,
     ) -> Result<Self, Error> {
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::of(&config.roles));
         let mut registry = Registry::default();
         let outputs = open_outputs(data_dir).await?;
         let journal = open_journal(config, data_dir, &mut registry).await?;

@@ -60,8 +60,8 @@ pub struct SinkHealth {
 }
 
 /// All that must be well for the process to be ready. Components register their probes at start.
-#[derive(Default)]
 pub struct Readiness {
+    roles: Vec<Role>,
     probes: Mutex<Vec<(Role, &'static str, Probe)>>,
     sinks: Mutex<Vec<SinkProbe>>,
     draining: AtomicBool,
@@ -79,6 +79,16 @@ pub struct Finding {
 }
 
 impl Readiness {
+    /// That of a process with these roles.
+    pub fn of(roles: &[Role]) -> Self {
+        Self {
+            roles: roles.to_vec(),
+            probes: Mutex::default(),
+            sinks: Mutex::default(),
+            draining: AtomicBool::default(),
+        }
+    }
+
     /// Adds a probe.
     pub fn register(&self, role: Role, name: &'static str, probe: Probe) {
         self.probes.lock().unwrap_or_else(PoisonError::into_inner).push((role, name, probe));
@@ -104,16 +114,14 @@ impl Readiness {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Asks all probes, or those of one role.
+    /// Asks all probes, or those of one role; one that runs elsewhere is not ready here.
     pub fn check(&self, role: Option<Role>) -> Vec<Finding> {
+        if let Some(role) = role.filter(|role| !self.roles.contains(role)) {
+            let problem = Some("this process does not run it".to_owned());
+            return vec![Finding { role, name: "role", problem }];
+        }
         let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = probes.iter().filter(|(of, ..)| role.is_none_or(|role| role == *of));
-        let mut findings: Vec<_> =
-            asked.map(|(role, name, probe)| Finding { role: *role, name, problem: probe().err() }).collect();
-        // What answers is the API; every other role has something to be probed where it runs.
-        if let Some(role) = role.filter(|role| *role != Role::Api && findings.is_empty()) {
-            findings.push(Finding { role, name: "role", problem: Some("this process does not run it".to_owned()) });
-        }
-        findings
+        asked.map(|(role, name, probe)| Finding { role: *role, name, problem: probe().err() }).collect()
     }
 }

@@ -18,15 +18,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{health::Readiness, jitter};
+use crate::{backoff::Backoff, health::Readiness};
 
 /// All phases together may take so long.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Pause before a restart; doubled with each, up to [`LONGEST_PAUSE`].
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a restart; doubled with each, up to [`LONGEST_PAUSE`], while a task ends within twice that of its last end.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A restarting task that ran for so long begins again with the shortest pause.
-const STABLE: Duration = Duration::from_secs(60);
 
 /// Why a task failed.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -111,8 +109,7 @@ struct Task {
 
 struct Restart {
     work: Box<dyn FnMut(CancellationToken) -> Work + Send>,
-    since: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Supervisor {
@@ -146,7 +143,7 @@ impl Supervisor {
     {
         let mut work: Box<dyn FnMut(CancellationToken) -> Work + Send> = Box::new(move |token| Box::pin(work(token)));
         let first = work(self.token(phase));
-        self.start(name, phase, first, Some(Restart { work, since: Instant::now(), pause: SHORTEST_PAUSE }));
+        self.start(name, phase, first, Some(Restart { work, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }));
     }
 
     /// Runs until the first of `signals`, or until a critical task ends early, and then shuts down in order.
@@ -244,22 +241,17 @@ impl Supervisor {
         mut restart: Restart,
         error: &(dyn std::error::Error + 'static),
     ) {
-        if restart.since.elapsed() >= STABLE {
-            restart.pause = SHORTEST_PAUSE;
-        }
-        let pause = jitter::part_of(restart.pause, 0.5..=1.0);
+        let pause = restart.backoff.pause();
         tracing::warn!(task = name, error, pause_ms = pause.as_millis(), "task ended early; starting it again");
         let token = self.token(phase);
         let work = (restart.work)(token.clone());
-        let next =
-            Restart { since: Instant::now() + pause, pause: LONGEST_PAUSE.min(restart.pause * 2), work: restart.work };
         let later = async move {
             match token.run_until_cancelled(tokio::time::sleep(pause)).await {
                 Some(()) => work.await,
                 None => Ok(()),
             }
         };
-        self.start(name, phase, later, Some(next));
+        self.start(name, phase, later, Some(restart));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The topics of a Kafka, read by no group: by processes that each need all of what is there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -47,7 +47,8 @@ const ASK: Duration = Duration::from_secs(5);
 pub(crate) enum Beginning {
     /// With what was published at this time, in milliseconds.
     Time(i64),
-    /// Where this group has come to (`kafka.topic_prefix` stands before its name), or with the oldest that is kept.
+    /// Where this group has come to (`kafka.topic_prefix` stands before its name), or with the oldest that is kept. Once a topic was read
+    /// the group tells nothing of it: what it has come past in a partition that was added since is still to be read.
     Group(&'static str),
 }
 
@@ -71,7 +72,14 @@ pub(crate) struct Topics {
     turn: usize,
     way: Way,
     /// Over once a topic has more partitions than are read.
-    growth: BoxFuture<'static, Fault>,
+    growth: BoxFuture<'static, Growth>,
+    refresh: Duration,
+}
+
+/// What was added to a topic.
+struct Growth {
+    topic: Arc<str>,
+    partitions: Vec<i32>,
 }
 
 /// One topic on its way in.
@@ -80,6 +88,12 @@ struct Reader {
     /// Only its end takes it away.
     consumer: Option<Arc<StreamConsumer<Context>>>,
     partitions: BTreeMap<i32, Partition>,
+    begun: Vec<Place>,
+}
+
+enum Received {
+    Message(Result<Option<Found>, Fault>),
+    Growth(Growth),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +101,12 @@ struct Partition {
     is_at_end: bool,
     /// When it was last; before, when it was begun.
     was_at_end: Instant,
+}
+
+impl Partition {
+    fn begun() -> Self {
+        Self { is_at_end: false, was_at_end: Instant::now() }
+    }
 }
 
 struct Context(Trouble);
@@ -151,8 +171,9 @@ impl Topics {
         for opened in join_all(opening).await {
             readers.push(opened.map_err(|error| Fault(error.to_string()))??);
         }
-        let growth = growth(&readers, refreshed_every(&client)).boxed();
-        Ok(Self { readers, turn: 0, way, growth })
+        let refresh = refreshed_every(&client);
+        let growth = growth(&readers, refresh).boxed();
+        Ok(Self { readers, turn: 0, way, growth, refresh })
     }
 
     /// Waits for the next message; none where a partition has just come to its end. Dropping the future loses none.
@@ -160,6 +181,15 @@ impl Topics {
     /// # Errors
     /// Nothing comes any more: they are to be opened anew.
     pub(crate) async fn next(&mut self) -> Result<Option<Found>, Fault> {
+        loop {
+            match self.received().await {
+                Received::Message(found) => return found,
+                Received::Growth(growth) => self.grow(&growth)?,
+            }
+        }
+    }
+
+    async fn received(&mut self) -> Received {
         // Each is dropped when another is ready, and takes nothing with it.
         let (after, before) = (&self.readers[self.turn..], &self.readers[..self.turn]);
         let receiving = after.iter().chain(before).map(|reader| {
@@ -168,12 +198,12 @@ impl Topics {
         });
         let (received, place, _) = tokio::select! {
             received = select_all(receiving) => received,
-            grown = &mut self.growth => return Err(grown),
+            growth = &mut self.growth => return Received::Growth(growth),
         };
         let topic = (self.turn + place) % self.readers.len();
         self.turn = (topic + 1) % self.readers.len();
         let now = Instant::now();
-        match received {
+        Received::Message(match received {
             Ok(found) => {
                 if let Some(partition) = self.readers[topic].partitions.get_mut(&found.place.partition)
                     && partition.is_at_end
@@ -191,7 +221,25 @@ impl Topics {
                 let trouble = self.readers.iter().find_map(|reader| reader.consumer().context().0.get());
                 Err(self.way.fault(&error, trouble.as_ref()))
             }
+        })
+    }
+
+    /// Reads what was added from its beginning: all of it has been published since.
+    fn grow(&mut self, Growth { topic, partitions }: &Growth) -> Result<(), Fault> {
+        for reader in self.readers.iter_mut().filter(|reader| reader.topic == *topic) {
+            let added = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
+            let assigned = assignment(topic, &added).and_then(|added| reader.consumer().incremental_assign(&added));
+            assigned.map_err(|error| self.way.fault(&error, None))?;
+            reader.partitions.extend(partitions.iter().map(|partition| (*partition, Partition::begun())));
         }
+        tracing::info!(%topic, ?partitions, "partitions were added, and are read from now on");
+        self.growth = growth(&self.readers, self.refresh).boxed();
+        Ok(())
+    }
+
+    /// Where each partition was begun of which no place was known.
+    pub(crate) fn begun(&self) -> Vec<Place> {
+        self.readers.iter().flat_map(|reader| reader.begun.iter().cloned()).collect()
     }
 
     /// What is there already, without waiting.
@@ -277,25 +325,43 @@ fn open(
 ) -> Result<Reader, KafkaError> {
     let consumer: StreamConsumer<Context> = config.create_with_context(Context(Trouble::default()))?;
     let partitions = partitions(&consumer, topic, timeout)?;
-    let mut begun = match beginning {
-        Beginning::Time(from) => at_time(&consumer, topic, &partitions, *from, timeout)?,
-        Beginning::Group(_) => where_the_group_is(&consumer, topic, &partitions, timeout)?,
+    let known: BTreeMap<_, _> = places
+        .iter()
+        .filter(|place| *place.topic == **topic)
+        .map(|place| (place.partition, Offset::Offset(place.next)))
+        .collect();
+    let unknown: Vec<i32> = partitions.iter().copied().filter(|partition| !known.contains_key(partition)).collect();
+    let mut offsets = match beginning {
+        Beginning::Time(from) => at_time(&consumer, topic, &unknown, *from, timeout)?,
+        Beginning::Group(_) if known.is_empty() => where_the_group_is(&consumer, topic, &unknown, timeout)?,
+        Beginning::Group(_) => BTreeMap::new(),
     };
-    for place in places.iter().filter(|place| *place.topic == **topic) {
-        begun.insert(place.partition, Offset::Offset(place.next));
+    for partition in unknown {
+        offsets.entry(partition).or_insert(Offset::Beginning);
     }
-    let mut assigned = TopicPartitionList::new();
-    for partition in &partitions {
-        let offset = begun.get(partition).copied().unwrap_or(Offset::Beginning);
-        assigned.add_partition_offset(topic, *partition, offset)?;
-    }
-    consumer.assign(&assigned)?;
-    let begun = Partition { is_at_end: false, was_at_end: Instant::now() };
+    let place = |(partition, offset): (&i32, &Offset)| {
+        // Before the oldest that is kept is at the oldest.
+        let next = if let Offset::Offset(next) = offset { *next } else { 0 };
+        Place { topic: topic.to_string(), partition: *partition, next }
+    };
+    let begun = offsets.iter().map(place).collect();
+    offsets.extend(known);
+    offsets.retain(|partition, _| partitions.contains(partition));
+    consumer.assign(&assignment(topic, &offsets)?)?;
     Ok(Reader {
         topic: topic.clone(),
         consumer: Some(Arc::new(consumer)),
-        partitions: partitions.iter().map(|partition| (*partition, begun)).collect(),
+        partitions: partitions.iter().map(|partition| (*partition, Partition::begun())).collect(),
+        begun,
     })
+}
+
+fn assignment(topic: &str, offsets: &BTreeMap<i32, Offset>) -> Result<TopicPartitionList, KafkaError> {
+    let mut assigned = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        assigned.add_partition_offset(topic, *partition, *offset)?;
+    }
+    Ok(assigned)
 }
 
 fn partitions(consumer: &StreamConsumer<Context>, topic: &str, timeout: Duration) -> Result<Vec<i32>, KafkaError> {
@@ -312,18 +378,22 @@ fn refreshed_every(client: &ClientConfig) -> Duration {
 }
 
 /// Waits until somebody has added partitions to one of these topics. It keeps no client alive.
-fn growth(readers: &[Reader], interval: Duration) -> impl Future<Output = Fault> + use<> {
+fn growth(readers: &[Reader], interval: Duration) -> impl Future<Output = Growth> + use<> {
     let asked: Vec<_> = readers
         .iter()
-        .map(|reader| (reader.topic.clone(), reader.partitions.len(), Arc::downgrade(reader.consumer())))
+        .map(|reader| {
+            let known: BTreeSet<i32> = reader.partitions.keys().copied().collect();
+            (reader.topic.clone(), known, Arc::downgrade(reader.consumer()))
+        })
         .collect();
     async move {
         loop {
             sleep(jitter::part_of(interval, 0.8..=1.0)).await;
             for (topic, known, consumer) in &asked {
-                let count = count_partitions(consumer.clone(), topic.clone()).await;
-                if count.is_some_and(|count| count > *known) {
-                    return Fault(format!("partitions were added to {topic}, so that it is opened anew"));
+                let mut partitions = partitions_now(consumer.clone(), topic.clone()).await;
+                partitions.retain(|partition| !known.contains(partition));
+                if !partitions.is_empty() {
+                    return Growth { topic: topic.clone(), partitions };
                 }
             }
         }
@@ -331,9 +401,9 @@ fn growth(readers: &[Reader], interval: Duration) -> impl Future<Output = Fault>
 }
 
 /// None where nobody answers: what cannot be read shows elsewhere.
-async fn count_partitions(consumer: Weak<StreamConsumer<Context>>, topic: Arc<str>) -> Option<usize> {
-    let count = move || Some(partitions(&*consumer.upgrade()?, &topic, ASK).ok()?.len());
-    spawn_blocking(count).await.ok().flatten()
+async fn partitions_now(consumer: Weak<StreamConsumer<Context>>, topic: Arc<str>) -> Vec<i32> {
+    let ask = move || partitions(&*consumer.upgrade()?, &topic, ASK).ok();
+    spawn_blocking(ask).await.ok().flatten().unwrap_or_default()
 }
 
 fn at_time(

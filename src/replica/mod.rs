@@ -18,7 +18,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use podherald_core::{event::Event, gap::Gap, topic::Topic};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -45,10 +45,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(2);
 /// Events that wait at most; then the oldest go without what they wait for.
 const MAX_WAITING: usize = 10_000;
-/// Executions that the store is asked for at a time, ...
-const FETCHES: usize = 16;
-/// ... and how long each may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Executions that the store is asked for at a time; most turns are left to who asks.
+const FETCHES: usize = 4;
 
 /// See the module. It is a task of the supervisor's: [`Replica::run`].
 pub struct Replica {
@@ -116,6 +114,7 @@ impl Replica {
         let places = self.journal.places().await.map_err(fault)?;
         let mut topics =
             Topics::open(&self.options, &self.topics, &places, Beginning::Group(event_store::GROUP)).await?;
+        self.journal.adopt(Vec::new(), topics.begun()).await.map_err(fault)?;
         let opened = Instant::now();
         let mut fetches = Fetches::default();
         let mut look = interval(LOOK);
@@ -263,11 +262,7 @@ impl Fetches {
             self.tried.insert(id.clone());
             let past = past.clone();
             let fetch = async move {
-                let fetched = timeout(PATIENCE, past.fetch(&id)).await;
-                let fetched = match fetched {
-                    Ok(fetched) => fetched.map_err(|error| error.to_string()),
-                    Err(_) => Err(format!("the store has not answered within {PATIENCE:?}")),
-                };
+                let fetched = past.fetch(&id).await.map_err(|error| error.to_string());
                 (id, fetched)
             };
             self.under_way.push(fetch.boxed());

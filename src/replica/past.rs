@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use podherald_core::{
     about::About,
     event::{Event, Payload},
@@ -31,9 +31,11 @@ use crate::{
 const PAGE: usize = 500;
 /// Written at a time.
 const CHUNK: usize = 256;
-/// Executions fetched at a time: a page of each is held in memory.
+/// Executions fetched at a time: of each a page is held in memory, ...
 const TURNS: usize = 16;
-/// So long one waits for its turn.
+/// ... and so many events that wait for others before them.
+const MOST_EARLY: usize = 4 * PAGE;
+/// So long one waits for its turn, and for each answer of the store.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of so many executions it is remembered that they were fetched; then all of them are forgotten.
 const REMEMBERED: usize = 1 << 16;
@@ -60,6 +62,8 @@ pub struct Past {
     /// Whose past was fetched since the start.
     fetched: Mutex<HashSet<String>>,
     turns: Semaphore,
+    /// Of whom a part may have been taken in.
+    begun: Mutex<HashSet<Arc<str>>>,
     unfinished: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -73,6 +77,7 @@ impl Past {
             metrics,
             fetched: Mutex::default(),
             turns: Semaphore::new(TURNS),
+            begun: Mutex::default(),
             unfinished: Mutex::default(),
         }
     }
@@ -96,7 +101,7 @@ impl Past {
             Err(busy) => Err(busy),
         };
         match fetched {
-            Err(Error::Store(error)) if is_known => {
+            Err(Error::Store(error)) if is_known && !self.begun().contains(execution_id) => {
                 self.metrics.failures.inc();
                 tracing::warn!(execution_id, %error, "what happened before cannot be fetched; what is known is shown");
                 Ok(())
@@ -115,7 +120,12 @@ impl Past {
 
     /// Those of which the store had more than could be taken in yet.
     pub(super) fn unfinished(&self) -> Vec<Arc<str>> {
-        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        self.begun().iter().chain(&*unfinished).cloned().collect()
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fetches all that the store has of this execution.
@@ -125,27 +135,41 @@ impl Past {
     }
 
     async fn fetch_now(&self, execution_id: &str) -> Result<(), Error> {
-        let Some(found) = self.store.execution(execution_id.to_owned()).await? else { return Ok(()) };
+        let Some(found) = within(self.store.execution(execution_id.to_owned())).await? else {
+            self.begun().remove(execution_id);
+            return Ok(());
+        };
         // What is missing of a source may be on its way, unless all of it is old.
         let since = self.clock.now().saturating_sub(SETTLED).unwrap_or_default();
         let mut query = EventQuery { execution_id: execution_id.to_owned(), after: None, limit: PAGE };
         let (mut early, mut is_settled) = (Vec::new(), true);
         loop {
-            let page = self.store.events(query.clone()).await?;
+            let page = within(self.store.events(query.clone())).await?;
             let is_last = page.len() < PAGE;
+            if !is_last {
+                // Whatever breaks this off: what is there then is not all that there was.
+                self.begun().insert(execution_id.into());
+            }
             query.after = page.last().map(|last| last.cursor);
-            let events: Vec<_> = page.into_iter().filter_map(|stored| self.read(stored.bytes, &found)).collect();
+            let events: Vec<_> = page.into_iter().filter_map(|stored| self.read(stored.bytes, &found, since)).collect();
             is_settled &= events.iter().all(|adopted| adopted.event.timestamp <= since);
             early.extend(self.adopt(events).await?);
             if is_last {
                 break;
             }
+            if early.len() > MOST_EARLY {
+                if !is_settled {
+                    // What is missing may come yet: it is asked for again from the beginning.
+                    return Ok(());
+                }
+                early = self.adopt_as_it_is(early).await?;
+            }
         }
         early = self.adopt(early).await?;
         if is_settled {
-            early.iter_mut().for_each(|adopted| adopted.in_order = false);
-            early = self.adopt(early).await?;
+            early = self.adopt_as_it_is(early).await?;
         }
+        self.begun().remove(execution_id);
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         if !early.is_empty() {
             unfinished.insert(execution_id.into());
@@ -173,19 +197,25 @@ impl Past {
         Ok(events)
     }
 
+    /// Whatever is missing before them: it does not come any more.
+    async fn adopt_as_it_is(&self, mut events: Vec<Adopted>) -> Result<Vec<Adopted>, Error> {
+        events.iter_mut().for_each(|adopted| adopted.in_order = false);
+        self.adopt(events).await
+    }
+
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
         let turn = timeout(PATIENCE, self.turns.acquire()).await.ok().and_then(Result::ok);
-        let busy = || store::Error::Unavailable {
-            doing: "read an execution",
-            reason: "it is slow, and others have asked before".to_owned(),
-        };
-        turn.ok_or_else(|| busy().into())
+        turn.ok_or_else(|| away("it is slow, and others have asked before".to_owned()).into())
     }
 
     /// None of a type that is not of this catalogue.
-    fn read(&self, bytes: Bytes, found: &Found) -> Option<Adopted> {
+    fn read(&self, bytes: Bytes, found: &Found, since: Timestamp) -> Option<Adopted> {
         match serde_json::from_slice::<Event>(&bytes) {
-            Ok(event) => Some(Adopted { about: about(&event, found), event, bytes, in_order: true, recalled: true }),
+            Ok(event) => {
+                // What has happened just now is news, though the store was faster with it than the topic.
+                let recalled = event.timestamp <= since;
+                Some(Adopted { about: about(&event, found), event, bytes, in_order: true, recalled })
+            }
             Err(error) => {
                 self.metrics.unreadable.inc();
                 tracing::warn!(%error, "an event of the store cannot be read; it is left out");
@@ -264,6 +294,15 @@ impl Past {
         items.sort_by_cached_key(|listed| Reverse((listed.cursor.at, listed.cursor.execution_id.clone())));
         Ok(())
     }
+}
+
+async fn within<T>(answer: impl Future<Output = store::Result<T>>) -> store::Result<T> {
+    let late = |_| away(format!("it has not answered within {PATIENCE:?}"));
+    timeout(PATIENCE, answer).await.map_err(late)?
+}
+
+fn away(reason: String) -> store::Error {
+    store::Error::Unavailable { doing: "tell what happened before", reason }
 }
 
 /// Executions, newest first.

@@ -14,7 +14,7 @@ use super::*;
 type Diary = Arc<Mutex<Vec<&'static str>>>;
 
 fn supervisor() -> (Supervisor, Arc<Readiness>, Diary) {
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(Readiness::of(&[]));
     (Supervisor::new(readiness.clone()), readiness, Diary::default())
 }
 
@@ -141,7 +141,7 @@ async fn a_restarting_task_that_was_stable_begins_with_the_shortest_pause_again(
     supervisor.spawn_restarting("relay", Phase::Flush, move |token| {
         counted.fetch_add(1, Ordering::Relaxed);
         async move {
-            match token.run_until_cancelled(sleep(STABLE)).await {
+            match token.run_until_cancelled(sleep(2 * LONGEST_PAUSE)).await {
                 Some(()) => Err("broker away".into()),
                 None => Ok(()),
             }

@@ -8,7 +8,7 @@ use kube::Api;
 use kube_sim::cluster::{Cluster, Options};
 use podherald::{
     clock::TokioClock,
-    health::Readiness,
+    health::{Readiness, Role},
     leadership::{Elector, Metrics, Office, Signs},
 };
 use tokio::{
@@ -36,7 +36,7 @@ impl Candidate {
             me: me.to_owned(),
         };
         let clock = Arc::new(TokioClock::starting_at(Timestamp::UNIX_EPOCH));
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::of(&[Role::Api, Role::Monitor]));
         let elector = Elector::new(client.clone(), office, clock, readiness, Metrics::default());
         let (signs, stop) = (elector.signs(), CancellationToken::new());
         let mut task = JoinSet::new();

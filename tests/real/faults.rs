@@ -313,4 +313,6 @@ async fn a_full_disk_under_the_journal_while_kafka_is_cut_off_loses_nothing() {
     }
     proxy.heal().await;
     stream.assert_complete().await;
+    // Before the directory that it is in.
+    drop(disk);
 }

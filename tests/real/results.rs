@@ -53,7 +53,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn blobs(&self) -> String {
+    pub(crate) fn blobs(&self) -> String {
         format!("file://{}", self.blobs.path().display())
     }
 

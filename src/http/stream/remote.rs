@@ -23,7 +23,8 @@ use crate::{
 
 /// Until the next try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A monitor that is back must be heard before [`PATIENCE`] is over.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// An execution's end waits so long for the rest of its output.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of one frame, and so of what is held.

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 use super::{Access, Metrics, Monitor, Options, Seats, State, router};
 use crate::{
-    health::Readiness,
+    health::{Readiness, Role},
     journal::{self, Change, Journal, Retention, Sqlite},
     live_output::{self, LiveOutputs},
     output_store::OutputStore,
@@ -84,7 +84,7 @@ fn state(journal: Arc<dyn Journal>, directory: &TempDir, options: Options) -> Ar
         past: None,
         monitor: Monitor::Here,
         cleaner: None,
-        readiness: Arc::new(Readiness::default()),
+        readiness: Arc::new(Readiness::of(&[Role::Api, Role::Monitor])),
         registry,
         seats: Seats::new(options.max_streams, metrics.clone()),
         metrics,

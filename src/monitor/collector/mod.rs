@@ -4,10 +4,10 @@
 //! is and a verdict that says so. What may pass is tried again until then (a container that the kubelet has not caught up
 //! with, a busy or unreachable server, a stream that breaks off); what will not pass ends it at once.
 
-mod backoff;
 mod blobs;
 mod metrics;
 mod reading;
+mod retries;
 mod slots;
 
 use podherald_core::{
@@ -22,9 +22,9 @@ use crate::{
     crash,
     output_store::{OfPod, OutputStore, Writer},
 };
-use backoff::Backoff;
 pub use metrics::Metrics;
 use reading::{Kind, Read, Reading, Trouble};
+use retries::Retries;
 use slots::{Slot, Slots};
 
 /// What bounds a collection. `logs.deadline` is in each [`Job`].
@@ -184,7 +184,7 @@ impl Collector {
         };
 
         let mut best: Option<Reading> = None;
-        let mut backoff = Backoff::new(job.deadline);
+        let mut retries = Retries::new(job.deadline);
         let trouble = loop {
             let mut reading = Reading::new(self.limits, self.writer(job));
             let trouble = match reading.read(&self.client, job, container).await {
@@ -204,7 +204,7 @@ impl Collector {
                     trouble
                 }
             };
-            let Some(delay) = backoff.after(&trouble) else { break trouble };
+            let Some(delay) = retries.after(&trouble) else { break trouble };
             self.metrics.retry(trouble.kind);
             tracing::info!(
                 namespace = job.namespace,

@@ -149,13 +149,18 @@ async fn a_list_has_what_came_just_now_and_says_of_nothing_less_than_is_known() 
     assert_eq!(next, None);
 }
 
+/// So many events of one source in their order, long ago.
+fn progress(count: usize) -> Vec<Event> {
+    let of = &life("e", 0)[2];
+    let numbered = |seq: u64| Event { event_id: uuid::Uuid::from_u128(seq.into()), seq, ..of.clone() };
+    (1..=count as u64).map(numbered).collect()
+}
+
 #[tokio::test]
 async fn a_life_of_many_pages_is_recalled_whole_although_pages_are_not_in_the_order_of_its_source() {
     let world = World::new(Duration::from_secs(3600)).await;
-    let of = &life("e", 0)[2];
-    let numbered = |seq: u64| Event { event_id: uuid::Uuid::from_u128(seq.into()), seq, ..of.clone() };
     // The last number has the earliest time, and so stands on the first page.
-    let mut events: Vec<_> = (1..=2 * PAGE as u64).map(numbered).collect();
+    let mut events = progress(2 * PAGE);
     events.last_mut().unwrap().timestamp = fixture::at(-1);
     world.store(&events).await;
     world.past.recall("e").await.unwrap();
@@ -173,4 +178,33 @@ async fn who_asks_while_the_store_has_enough_to_do_is_told_so_or_what_is_known()
     world.past.recall("known").await.unwrap();
     let refusal = world.past.recall("unknown").await.unwrap_err();
     assert!(refusal.to_string().contains("others have asked before"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_recall_that_breaks_off_is_not_taken_for_all_that_there_was() {
+    let world = World::new(Duration::from_secs(3600)).await;
+    world.store(&progress(4 * PAGE)).await;
+    let mut recall = Box::pin(world.past.recall("e"));
+    while world.journal.execution("e".to_owned()).await.unwrap().is_none() {
+        assert!(futures::poll!(&mut recall).is_pending(), "it is over before it could be broken off");
+        tokio::task::yield_now().await;
+    }
+    drop(recall);
+    let all = futures::future::try_join_all((0..TURNS).map(|_| world.past.turn())).await.unwrap();
+    world.past.recall("e").await.unwrap_err();
+    assert_eq!(world.past.unfinished(), [Arc::from("e")]);
+    drop(all);
+    world.past.recall("e").await.unwrap();
+    assert_eq!(world.journal.execution_events("e".to_owned(), 0, 5 * PAGE).await.unwrap().len(), 4 * PAGE);
+    assert!(world.past.unfinished().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_long_life_whose_beginning_is_missing_the_rest_is_recalled() {
+    let world = World::new(Duration::from_secs(3600)).await;
+    world.store(&progress(2 * MOST_EARLY)[1..]).await;
+    world.past.recall("e").await.unwrap();
+    let records = world.journal.execution_events("e".to_owned(), 0, 2 * MOST_EARLY).await.unwrap();
+    let seqs: Vec<_> = records.iter().map(|record| record.seq).collect();
+    assert_eq!(seqs, (2..=2 * MOST_EARLY as u64).collect::<Vec<_>>());
 }

@@ -164,7 +164,7 @@ pub struct ResourceUsage {
     /// KiB.
     #[cfg_attr(feature = "schema", schema(required = true))]
     pub peak_memory_kb: Option<i64>,
-    /// KiB: the memory limit of the container in its pod's spec, as podherald first saw it.
+    /// KiB: the memory limit of the container in its pod's spec, as podherald first saw it. A Job has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_kb: Option<u64>,
     /// Seconds.

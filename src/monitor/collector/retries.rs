@@ -13,14 +13,14 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// Doubling, jittered pauses, within one deadline.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(super) struct Retries {
     deadline: Instant,
     pause: Duration,
     tries: u32,
     last: bool,
 }
 
-impl Backoff {
+impl Retries {
     pub(super) fn new(deadline: Instant) -> Self {
         Self { deadline, pause: FIRST, tries: 0, last: false }
     }
