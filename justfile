@@ -67,7 +67,8 @@ soak:
     PODHERALD_WALKS=0..20000 cargo test --locked --release --test it walk::
     PODHERALD_SIZES=1000,10000,100000 cargo test --locked --release --test it size::
     PODHERALD_CRASH_POINTS=200 tests/real.sh crash:: --nocapture
-    PODHERALD_RESULT_ROUNDS=20 tests/real.sh results::by_hand --nocapture
+    PODHERALD_RESULT_ROUNDS=20 tests/real.sh results::by_hand::processors_that_are_killed --nocapture
+    PODHERALD_RESULT_ROUNDS=20 tests/real.sh results::by_hand::what_comes_twice
     PODHERALD_PODS=5000 tests/real.sh load::
     PODHERALD_SOAK_SECONDS=600 tests/real.sh soak:: --nocapture
 
