@@ -319,8 +319,8 @@ async fn the_command_shows_what_is_held_and_lets_it_go_but_not_on_a_dry_run() {
     assert_eq!(world.metadata("a").unwrap()["finalizers"], json!(["example.com/other"]));
     command::list(&world.client, None, &mut said).await.unwrap();
     let said = String::from_utf8(said).unwrap();
-    let expected = "NAMESPACE\tNAME\tDELETED\tOUTCOME\ndefault\texecutor-a\t-\t-\nwould release default/executor-a\n\
-                    released default/executor-a\nNAMESPACE\tNAME\tDELETED\tOUTCOME\n";
+    let expected = "NAMESPACE\tNAME\tDELETED\tOUTCOME\ndefault\texecutor-a\t-\t-\nno pod is held\n\
+                    would release default/executor-a\nreleased default/executor-a\nNAMESPACE\tNAME\tDELETED\tOUTCOME\n";
     assert_eq!(said, expected);
 }
 
