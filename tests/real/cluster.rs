@@ -217,6 +217,8 @@ impl Namespace<'_> {
             .data(json!({"spec": {"logs": [{"containers": ["executor"], "logsFile": file, "follow": false}]}}));
         let logs: Api<DynamicObject> = Api::namespaced_with(self.cluster.admin.clone(), &self.name, &kind);
         logs.create(&PostParams::default(), &object).await.unwrap();
+        let arguments = ["printed", &self.name, pod, file.to_str().unwrap()];
+        script(&self.cluster.run, &arguments).await;
     }
 }
 

@@ -157,6 +157,18 @@ Y
   kubectl taint node fake-0 node.kubernetes.io/not-ready- > /dev/null 2>&1 || true
 }
 
+# printed NAMESPACE POD FILE: waits until KWOK serves this file as the pod's log. It hears of that some time after it was told, and
+# until then serves what it serves of every pod.
+printed() {
+  local expected tries
+  expected=$(cut -d' ' -f4- "$3")
+  for ((tries = 0; tries < 600; tries++)); do
+    [ "$(curl -fsk "https://127.0.0.1:$kwok_port/containerLogs/$1/$2/executor")" != "$expected" ] || return 0
+    sleep 0.1
+  done
+  die "KWOK does not serve $3 as the log of $1/$2"
+}
+
 # The service account `default`, without which no pod is admitted, is made by a controller that may not run here, or be at it.
 namespace() {
   local name
@@ -227,6 +239,10 @@ case $command in
     ports
     compact
     ;;
+  printed)
+    ports
+    printed "$@"
+    ;;
   status) print_status ;;
-  *) die "no command '$command'; there are start, stop, namespace, grant, compact and status" ;;
+  *) die "no command '$command'; there are start, stop, namespace, grant, compact, printed and status" ;;
 esac
