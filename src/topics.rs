@@ -400,7 +400,7 @@ fn growth(readers: &[Reader], interval: Duration) -> impl Future<Output = Growth
     }
 }
 
-/// None where nobody answers: what cannot be read shows elsewhere.
+/// Nothing where nobody answers: what cannot be read shows elsewhere.
 async fn partitions_now(consumer: Weak<StreamConsumer<Context>>, topic: Arc<str>) -> Vec<i32> {
     let ask = move || partitions(&*consumer.upgrade()?, &topic, ASK).ok();
     spawn_blocking(ask).await.ok().flatten().unwrap_or_default()

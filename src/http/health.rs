@@ -30,7 +30,7 @@ pub(super) struct Ready {
     status: &'static str,
     /// What was probed, each kind once.
     #[schema(value_type = Vec<String>)]
-    checks: Vec<&'static str>,
+    checks: BTreeSet<&'static str>,
     /// How the sinks are doing, whatever the role; none of them makes the process unready.
     sinks: Vec<SinkHealth>,
 }
@@ -73,8 +73,7 @@ pub(super) async fn ready(
     if findings.iter().any(|finding| finding.problem.is_some()) {
         return Err(Error::NotReady { findings, sinks: state.readiness.sinks() });
     }
-    let checks: BTreeSet<_> = findings.iter().map(|Finding { name, .. }| *name).collect();
-    let checks = checks.into_iter().collect();
+    let checks = findings.iter().map(|Finding { name, .. }| *name).collect();
     Ok(Json(Ready { status: "ok", checks, sinks: state.readiness.sinks() }))
 }
 

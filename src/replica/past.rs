@@ -165,10 +165,7 @@ impl Past {
                 early = self.adopt_as_it_is(early).await?;
             }
         }
-        early = self.adopt(early).await?;
-        if is_settled {
-            early = self.adopt_as_it_is(early).await?;
-        }
+        let early = if is_settled { self.adopt_as_it_is(early).await? } else { self.adopt(early).await? };
         self.begun().remove(execution_id);
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         if !early.is_empty() {
