@@ -23,14 +23,18 @@ use podherald::{
     },
     worker::{Work, metrics::Metrics, result_processor::ResultProcessor},
 };
-use podherald_core::{about::About, event::Draft, execution::Status};
+use podherald_core::{
+    about::About,
+    event::{Draft, Event},
+    execution::Status,
+};
 use rusqlite::Connection;
 use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{Sizes, common::process::median, end};
 
 /// Events at work at a time, as in the role.
-const CONCURRENCY: usize = 64;
+pub(crate) const CONCURRENCY: usize = 64;
 
 /// Takes all at once: what is measured ends with the store.
 struct Nobody;
@@ -45,32 +49,37 @@ pub(crate) async fn measure(sizes: &Sizes, mongo: Option<&String>) {
     for (bytes, count) in sizes.results {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.path().join("store.db")).await.unwrap());
-        let (mut by_role, mut alone, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..sizes.rounds {
-            alone.push(rate(count, insert_rows(dir.path(), bytes, count)).await);
-            by_role.push(rate(count, process(&store, round, bytes, count)).await);
-            ratios.push(by_role[round] / alone[round]);
-        }
-        row("embedded", bytes, [by_role, alone, ratios]);
+        let alone = async |_| insert_rows(dir.path(), bytes, count).await;
+        let by_role = async |round| process(&store, round, bytes, count).await;
+        compare(&format!("{} KiB, embedded", bytes >> 10), sizes.rounds, count, alone, by_role).await;
     }
     let Some(uri) = mongo else { return };
     for (bytes, count) in sizes.results {
-        let (mut by_role, mut alone, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..sizes.rounds {
-            // What a server does that grows slow with what it has is not asked here.
-            let database = format!("bench_{bytes}_{round}");
-            let store = migrated(uri, database.clone()).await;
-            alone.push(rate(count, insert_documents(uri, &format!("{database}_alone"), bytes, count)).await);
-            by_role.push(rate(count, process(&store, round, bytes, count)).await);
-            ratios.push(by_role[round] / alone[round]);
-        }
-        row("MongoDB", bytes, [by_role, alone, ratios]);
+        // What a server does that grows slow with what it has is not asked here.
+        let database = |round| format!("bench_{bytes}_{round}");
+        let alone = async |round| insert_documents(uri, &format!("{}_alone", database(round)), bytes, count).await;
+        let by_role = async |round| process(&migrated(uri, database(round)).await, round, bytes, count).await;
+        compare(&format!("{} KiB, MongoDB", bytes >> 10), sizes.rounds, count, alone, by_role).await;
     }
 }
 
-fn row(place: &str, bytes: usize, [by_role, alone, ratios]: [Vec<f64>; 3]) {
-    let (by_role, alone, ratio) = (median(by_role), median(alone), median(ratios));
-    println!("| {} KiB, {place} | {by_role:.0} | {alone:.0} | {ratio:.2} |", bytes >> 10);
+/// Prints the medians of pairs.
+pub(crate) async fn compare(
+    name: &str,
+    rounds: usize,
+    count: usize,
+    alone: impl AsyncFn(usize),
+    by_role: impl AsyncFn(usize),
+) {
+    let mut rates = [const { Vec::new() }; 3];
+    for round in 0..rounds {
+        let (alone, by_role) = (rate(count, alone(round)).await, rate(count, by_role(round)).await);
+        for (rates, rate) in rates.iter_mut().zip([by_role, alone, by_role / alone]) {
+            rates.push(rate);
+        }
+    }
+    let [by_role, alone, ratio] = rates.map(median);
+    println!("| {name} | {by_role:.0} | {alone:.0} | {ratio:.2} |");
 }
 
 async fn rate(count: usize, work: impl Future<Output = ()>) -> f64 {
@@ -87,25 +96,28 @@ async fn process(store: &Arc<dyn Store>, round: usize, bytes: usize, count: usiz
         clock: Arc::new(SystemClock),
     };
     let processed = stream::iter(0..count).for_each_concurrent(CONCURRENCY, |n| {
-        let (id, offset) = (format!("bench-{bytes}-{round}-{n}"), n as u64);
-        let event = end(&id, Timestamp::UNIX_EPOCH, Status::Completed, bytes);
-        let message = Message {
-            event_id: event.event_id,
-            event_type: event.payload.event_type().into(),
-            execution_id: id.into(),
-            about: About::default(),
-            bytes: event.to_bytes().into(),
-            tries: 1,
-            place: Place { topic: "execution_events".into(), partition: 0 },
-            offset,
-        };
+        let id = format!("bench-{bytes}-{round}-{n}");
+        let message = message(&end(&id, Timestamp::UNIX_EPOCH, Status::Completed, bytes), n as u64);
         let processor = &processor;
         async move { processor.process(&message).await.unwrap() }
     });
     processed.await;
 }
 
-async fn migrated(uri: &str, database: String) -> Arc<dyn Store> {
+pub(crate) fn message(event: &Event, offset: u64) -> Message {
+    Message {
+        event_id: event.event_id,
+        event_type: event.payload.event_type().into(),
+        execution_id: (&*event.execution_id).into(),
+        about: About::default(),
+        bytes: event.to_bytes().into(),
+        tries: 1,
+        place: Place { topic: "execution_events".into(), partition: 0 },
+        offset,
+    }
+}
+
+pub(crate) async fn migrated(uri: &str, database: String) -> Arc<dyn Store> {
     let options =
         Options { uri: Uri::Fixed(MongoUri::parse(uri).unwrap()), database, timeout: Duration::from_secs(30) };
     let store = Mongo::new(options, Arc::new(SystemClock)).await.unwrap();
@@ -113,7 +125,7 @@ async fn migrated(uri: &str, database: String) -> Arc<dyn Store> {
     Arc::new(store)
 }
 
-async fn insert_documents(uri: &str, database: &str, bytes: usize, count: usize) {
+pub(crate) async fn insert_documents(uri: &str, database: &str, bytes: usize, count: usize) {
     let mut options = ClientOptions::parse(uri).await.unwrap();
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     let documents = Client::with_options(options).unwrap().database(database).collection::<Document>("documents");
@@ -125,7 +137,7 @@ async fn insert_documents(uri: &str, database: &str, bytes: usize, count: usize)
 }
 
 /// SQLite writes one after the other, whoever asks.
-async fn insert_rows(dir: &Path, bytes: usize, count: usize) {
+pub(crate) async fn insert_rows(dir: &Path, bytes: usize, count: usize) {
     let path = dir.join("alone.db");
     let inserted = spawn_blocking(move || {
         let db = Connection::open(path).unwrap();

@@ -120,7 +120,7 @@ impl Parts<'_> {
         };
         let parts = [
             Part { role, work: Arc::new(processor), topics: vec![Topic::ExecutionEvents] },
-            Part { role, work: Arc::new(EventStore { store: store.clone() }), topics: PUBLISHED.to_vec() },
+            Part { role, work: Arc::new(EventStore::new(store.clone())), topics: PUBLISHED.to_vec() },
         ];
         for part in parts {
             self.start_role(part, cursors, &metrics).await?;

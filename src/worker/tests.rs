@@ -83,7 +83,7 @@ fn life(execution_id: &str, attempt: u32) -> Vec<Message> {
 }
 
 /// The one that ends its first attempt.
-fn end(execution_id: &str) -> Message {
+pub(super) fn end(execution_id: &str) -> Message {
     let ends = |message: &Message| matches!(&*message.event_type, "execution_completed" | "execution_failed");
     life(execution_id, 1).into_iter().find(ends).unwrap()
 }
@@ -201,7 +201,7 @@ async fn what_names_no_attempt_is_only_a_dead_letter_and_what_is_of_a_later_vers
 #[tokio::test]
 async fn every_event_is_kept_once_and_folded() {
     let world = World::new().await;
-    let keeper = EventStore { store: world.store.clone() };
+    let keeper = EventStore::new(world.store.clone());
     let messages = life("e", 1);
     for _ in 0..2 {
         process(&keeper, &messages).await;

@@ -9,7 +9,7 @@ const UNAUTHORIZED: i32 = 13;
 /// "AuthenticationFailed", and what Atlas says instead.
 const NOT_AUTHENTICATED: [i32; 2] = [18, 8000];
 /// "DuplicateKey".
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// "BadValue": an index that a query names is missing.
 const BAD_HINT: i32 = 2;
 /// "DocumentValidationFailure".

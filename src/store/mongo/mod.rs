@@ -14,11 +14,12 @@ mod documents;
 mod fault;
 mod lists;
 mod migrate;
+mod together;
 mod writes;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use jiff::Timestamp;
 use mongodb::{
     Client, Collection, Database,
@@ -131,11 +132,17 @@ impl Mongo {
         reading.map_err(|reason| Fault::Document { collection, reason })
     }
 
-    async fn projection(&self, id: &str) -> Act<Option<(Projection, Document)>> {
-        let Some(document) = self.within(self.collection(EXECUTIONS).find_one(doc! { "_id": id })).await? else {
-            return Ok(None);
-        };
-        Ok(Some((self.read_projection(&document).await?, document)))
+    /// The documents of these executions, by id, as far as there are any.
+    async fn executions_of<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Act<HashMap<String, Document>> {
+        let executions = self.collection(EXECUTIONS);
+        let find = executions.find(doc! { "_id": { "$in": ids.collect::<Vec<_>>() } });
+        let mut cursor = self.within(find).await?;
+        let mut found = HashMap::new();
+        while let Some(document) = self.within(cursor.try_next()).await? {
+            let id = document.get_str("_id").map(str::to_owned).map_err(|error| error.to_string());
+            found.insert(Self::read(EXECUTIONS, id)?, document);
+        }
+        Ok(found)
     }
 
     async fn read_projection(&self, document: &Document) -> Act<Projection> {
@@ -144,7 +151,9 @@ impl Mongo {
     }
 
     async fn found(&self, id: &str) -> Act<Option<Found>> {
-        let Some((projection, _)) = self.projection(id).await? else { return Ok(None) };
+        let executions = self.collection(EXECUTIONS);
+        let Some(document) = self.within(executions.find_one(doc! { "_id": id })).await? else { return Ok(None) };
+        let projection = self.read_projection(&document).await?;
         let ended_by = match projection.ended_by {
             Some(event_id) => Some(self.event(event_id).await?),
             None => None,

@@ -1,7 +1,7 @@
 //! Writing. Each may be cut off anywhere and comes again: what is there already is passed over, and what was not reached is
 //! done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -13,16 +13,43 @@ use super::{
     bodies::INLINE_BYTES,
     documents,
     fault::{self, Fault},
+    together::SMALL_BYTES,
 };
 use crate::store::{
     Appended, Arrival, Attempt, DeadLetter, Outcome, Stored,
     projection::{self, Projection},
 };
 
-/// Executions and attempts that are written at the same time.
+/// Large executions that are written at the same time.
 const TOGETHER: usize = 8;
 /// Times that an execution may have been changed by others meanwhile; each time, somebody came through.
 const PATIENCE: usize = 100;
+
+/// An execution that is to be written.
+struct Fold {
+    id: String,
+    /// Of the document that it was folded from; without one it is new.
+    revision: Option<i64>,
+    after: Document,
+    old_body: Option<Bson>,
+}
+
+impl Fold {
+    /// What it was folded from.
+    fn before(&self) -> Document {
+        doc! { "_id": &self.id, "revision": self.revision }
+    }
+
+    fn statement(&self) -> Document {
+        doc! { "q": self.before(), "u": &self.after }
+    }
+
+    /// Small, and of no files.
+    fn is_small(&self) -> bool {
+        let is_small = |body: &Bson| body.as_str().is_some_and(|body| body.len() <= SMALL_BYTES);
+        self.after.get("body").is_some_and(is_small) && self.old_body.as_ref().is_some_and(is_small)
+    }
+}
 
 impl Mongo {
     pub(super) async fn append_all(&self, arrivals: Vec<Arrival>) -> Act<Vec<Appended>> {
@@ -30,21 +57,8 @@ impl Mongo {
             return Ok(Vec::new());
         }
         let appended = self.insert_events(&arrivals).await?;
-        let mut executions = BTreeMap::<&str, Vec<&Arrival>>::new();
-        for arrival in &arrivals {
-            executions.entry(&arrival.execution_id).or_default().push(arrival);
-        }
-        let mut folds = Vec::with_capacity(executions.len());
-        for (id, of_it) in &executions {
-            folds.push(self.fold(id, of_it));
-        }
-        stream::iter(folds).buffer_unordered(TOGETHER).try_collect::<Vec<()>>().await?;
-        let attempts = documents::highest(arrivals.iter().filter_map(projection::attempt));
-        let mut raises = Vec::with_capacity(attempts.len());
-        for attempt in &attempts {
-            raises.push(self.raise_attempt(attempt));
-        }
-        stream::iter(raises).buffer_unordered(TOGETHER).try_collect::<Vec<()>>().await?;
+        self.fold_all(&arrivals).await?;
+        self.raise_attempts(&documents::highest(arrivals.iter().filter_map(projection::attempt))).await?;
         Ok(appended)
     }
 
@@ -65,58 +79,86 @@ impl Mongo {
             places.push(place);
             documents.push(documents::event(arrival, body));
         }
-        if documents.is_empty() {
-            return Ok(appended);
-        }
-        let Err(fault) = self.within(events.insert_many(&documents).ordered(false)).await else { return Ok(appended) };
-        let duplicates = match &fault {
-            Fault::Driver(error) => fault::duplicates(error),
-            _ => None,
-        };
-        for duplicate in duplicates.ok_or(fault)? {
-            appended[places[duplicate]] = Appended::Known;
-            self.drop_body(documents[duplicate].get("body").unwrap_or(&Bson::Null)).await;
+        let inserted = self.insert_many(EVENTS, documents.iter()).await?;
+        for ((place, document), _) in places.into_iter().zip(&documents).zip(inserted).filter(|(_, is_new)| !is_new) {
+            appended[place] = Appended::Known;
+            self.drop_body(document.get("body").unwrap_or(&Bson::Null)).await;
         }
         Ok(appended)
     }
 
-    /// Folds these arrivals into their execution, unless another writer was first: then into what that one left.
-    async fn fold(&self, id: &str, arrivals: &[&Arrival]) -> Act<()> {
-        let executions = self.collection(EXECUTIONS);
-        for _ in 0..PATIENCE {
-            let (mut projection, before) = match self.projection(id).await? {
-                Some((projection, document)) => (projection, Some(document)),
-                None => (Projection::new(id, arrivals[0].at), None),
-            };
-            let mut is_changed = false;
-            for arrival in arrivals {
-                is_changed |= projection.take(arrival);
-            }
-            if !is_changed {
-                return Ok(());
-            }
-            let json = serde_json::to_vec(&projection.execution);
-            let json = Self::read(EXECUTIONS, json.map_err(|error| error.to_string()))?;
-            let body = self.put_body(&format!("execution {id}"), &json).await?;
-            let is_ours = match &before {
-                None => self.insert(EXECUTIONS, documents::execution(&projection, 1, body.clone())).await?,
-                Some(before) => {
-                    let revision = before.get_i64("revision").map_err(|error| error.to_string());
-                    let revision = Self::read(EXECUTIONS, revision)?;
-                    let after = documents::execution(&projection, revision + 1, body.clone());
-                    let replace = executions.replace_one(doc! { "_id": id, "revision": revision }, &after);
-                    self.within(replace).await?.matched_count > 0
-                }
-            };
-            if is_ours {
-                if let Some(old) = before.as_ref().and_then(|before| before.get("body")) {
-                    self.drop_body(old).await;
-                }
-                return Ok(());
-            }
-            self.drop_body(&body).await;
+    /// Folds each arrival into its execution. Where another writer was first, it is folded into what that one left.
+    async fn fold_all(&self, arrivals: &[Arrival]) -> Act<()> {
+        let mut open = BTreeMap::<&str, Vec<&Arrival>>::new();
+        for arrival in arrivals {
+            open.entry(&arrival.execution_id).or_default().push(arrival);
         }
-        Err(Fault::Contended(id.to_owned()))
+        for _ in 0..PATIENCE {
+            let known = self.executions_of(open.keys().copied()).await?;
+            let mut folds = Vec::new();
+            for (id, arrivals) in &open {
+                folds.extend(self.fold(known.get(*id), id, arrivals).await?);
+            }
+            let lost = self.write_folds(folds).await?;
+            open.retain(|id, _| lost.contains(*id));
+            if open.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Fault::Contended(open.into_keys().collect::<Vec<_>>().join(", ")))
+    }
+
+    /// None if there is nothing new in them.
+    async fn fold(&self, known: Option<&Document>, id: &str, arrivals: &[&Arrival]) -> Act<Option<Fold>> {
+        let mut projection = match known {
+            Some(document) => self.read_projection(document).await?,
+            None => Projection::new(id, arrivals[0].at),
+        };
+        let mut is_changed = false;
+        for arrival in arrivals {
+            is_changed |= projection.take(arrival);
+        }
+        if !is_changed {
+            return Ok(None);
+        }
+        let revision =
+            known.map(|document| document.get_i64("revision").map_err(|error| error.to_string())).transpose();
+        let revision = Self::read(EXECUTIONS, revision)?;
+        let json = serde_json::to_vec(&projection.execution).map_err(|error| error.to_string());
+        let body = self.put_body(&format!("execution {id}"), &Self::read(EXECUTIONS, json)?).await?;
+        let after = documents::execution(&projection, revision.unwrap_or_default() + 1, body);
+        let old_body = known.and_then(|document| document.get("body")).cloned();
+        Ok(Some(Fold { id: id.to_owned(), revision, after, old_body }))
+    }
+
+    /// The executions that may not be written, for another writer was first with one of them.
+    async fn write_folds(&self, folds: Vec<Fold>) -> Act<BTreeSet<String>> {
+        let (changed, new): (Vec<_>, Vec<_>) = folds.into_iter().partition(|fold| fold.revision.is_some());
+        let (small, large): (Vec<_>, Vec<_>) = changed.into_iter().partition(Fold::is_small);
+        let inserted = self.insert_many(EXECUTIONS, new.iter().map(|fold| &fold.after)).await?;
+        let replaced: Vec<_> = large.iter().map(|fold| self.replace(fold)).collect();
+        let replaced: Vec<bool> = stream::iter(replaced).buffered(TOGETHER).try_collect().await?;
+        let statements: Vec<_> = small.iter().map(Fold::statement).collect();
+        let are_ours = self.update_many(EXECUTIONS, &statements).await?.matched == small.len();
+        let mut lost = BTreeSet::new();
+        for (fold, is_ours) in new.into_iter().zip(inserted).chain(large.into_iter().zip(replaced)) {
+            let unused = if is_ours { fold.old_body.as_ref() } else { fold.after.get("body") };
+            self.drop_body(unused.unwrap_or(&Bson::Null)).await;
+            if !is_ours {
+                lost.insert(fold.id);
+            }
+        }
+        // Nobody says which: those that are ours have nothing new the next time.
+        if !are_ours {
+            lost.extend(small.into_iter().map(|fold| fold.id));
+        }
+        Ok(lost)
+    }
+
+    /// False if another writer was first.
+    async fn replace(&self, fold: &Fold) -> Act<bool> {
+        let executions = self.collection(EXECUTIONS);
+        Ok(self.within(executions.replace_one(fold.before(), &fold.after)).await?.matched_count > 0)
     }
 
     /// False if it was there already, under its `_id` or another unique index.
@@ -128,26 +170,22 @@ impl Mongo {
         }
     }
 
-    async fn raise_attempt(&self, attempt: &Attempt) -> Act<()> {
-        let filter = doc! {
-            "execution_id": &attempt.execution_id,
-            "attempt": documents::number(attempt.attempt.into()),
-            "rank": { "$lt": i32::from(attempt.status.rank()) },
-        };
-        self.upsert(ATTEMPTS, filter, doc! { "$set": documents::attempt(attempt) }).await
-    }
-
     /// Updates what is lower, or inserts; what is not lower is in the way of the insert, and stays. Two that insert at the
     /// same time: the one that was second compares again.
-    async fn upsert(&self, collection: &str, filter: Document, update: Document) -> Act<()> {
-        let collection = self.collection(collection);
-        match self.within(collection.update_one(filter.clone(), update.clone()).upsert(true)).await {
-            Err(Fault::Driver(error)) if fault::is_duplicate(&error) => {
-                self.within(collection.update_one(filter, update)).await?;
-                Ok(())
-            }
-            result => result.map(|_| ()),
-        }
+    async fn raise_attempts(&self, attempts: &[Attempt]) -> Act<()> {
+        let raise = |attempt: &Attempt, or_insert: bool| {
+            let lower = doc! {
+                "execution_id": &attempt.execution_id,
+                "attempt": documents::number(attempt.attempt.into()),
+                "rank": { "$lt": i32::from(attempt.status.rank()) },
+            };
+            doc! { "q": lower, "u": { "$set": documents::attempt(attempt) }, "upsert": or_insert }
+        };
+        let all: Vec<_> = attempts.iter().map(|attempt| raise(attempt, true)).collect();
+        let known = self.update_many(ATTEMPTS, &all).await?.duplicates;
+        let again: Vec<_> = known.into_iter().map(|index| raise(&attempts[index], false)).collect();
+        self.update_many(ATTEMPTS, &again).await?;
+        Ok(())
     }
 
     pub(super) async fn insert_result(&self, outcome: Outcome) -> Act<Stored> {
