@@ -7,7 +7,10 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use podherald::{
     store::{Store, sqlite::Sqlite},
-    worker::{Work, event_store::EventStore},
+    worker::{
+        Work,
+        event_store::{self, EventStore},
+    },
 };
 use podherald_core::{
     event::{Event, Payload, Slot, event_id},
@@ -16,7 +19,7 @@ use podherald_core::{
 
 use crate::{
     Sizes, end,
-    stored::{CONCURRENCY, compare, insert_documents, insert_rows, message, migrated},
+    stored::{compare, insert_documents, insert_rows, message, migrated},
 };
 
 /// Of an output.
@@ -30,19 +33,19 @@ pub(crate) async fn measure(sizes: &Sizes, mongo: Option<&String>) {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.path().join("store.db")).await.unwrap());
     let alone = async |_| insert_rows(dir.path(), bytes, count).await;
-    let by_role = async |round| keep(&store, round, lives).await;
-    compare("embedded", sizes.rounds, count, alone, by_role).await;
+    let by_role = async |store, round| keep(store, round, lives).await;
+    compare("embedded", sizes.rounds, count, alone, async |_| store.clone(), by_role).await;
     let Some(uri) = mongo else { return };
     let database = |round| format!("kept_{round}");
     let alone = async |round| insert_documents(uri, &format!("{}_alone", database(round)), bytes, count).await;
-    let by_role = async |round| keep(&migrated(uri, database(round)).await, round, lives).await;
-    compare("MongoDB", sizes.rounds, count, alone, by_role).await;
+    let open = async |round| migrated(uri, database(round)).await;
+    compare("MongoDB", sizes.rounds, count, alone, open, by_role).await;
 }
 
 /// The events of one execution come one after the other.
-async fn keep(store: &Arc<dyn Store>, round: usize, lives: usize) {
-    let keeper = EventStore::new(store.clone());
-    let kept = stream::iter(0..lives).for_each_concurrent(CONCURRENCY, |n| {
+async fn keep(store: Arc<dyn Store>, round: usize, lives: usize) {
+    let keeper = EventStore::new(store);
+    let kept = stream::iter(0..lives).for_each_concurrent(event_store::CONCURRENCY, |n| {
         let (keeper, events) = (&keeper, life(&format!("kept-{round}-{n}")));
         async move {
             for (event, offset) in events.iter().zip(0..) {

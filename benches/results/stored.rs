@@ -50,16 +50,18 @@ pub(crate) async fn measure(sizes: &Sizes, mongo: Option<&String>) {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.path().join("store.db")).await.unwrap());
         let alone = async |_| insert_rows(dir.path(), bytes, count).await;
-        let by_role = async |round| process(&store, round, bytes, count).await;
-        compare(&format!("{} KiB, embedded", bytes >> 10), sizes.rounds, count, alone, by_role).await;
+        let open = async |_| store.clone();
+        let by_role = async |store, round| process(&store, round, bytes, count).await;
+        compare(&format!("{} KiB, embedded", bytes >> 10), sizes.rounds, count, alone, open, by_role).await;
     }
     let Some(uri) = mongo else { return };
     for (bytes, count) in sizes.results {
         // What a server does that grows slow with what it has is not asked here.
         let database = |round| format!("bench_{bytes}_{round}");
         let alone = async |round| insert_documents(uri, &format!("{}_alone", database(round)), bytes, count).await;
-        let by_role = async |round| process(&migrated(uri, database(round)).await, round, bytes, count).await;
-        compare(&format!("{} KiB, MongoDB", bytes >> 10), sizes.rounds, count, alone, by_role).await;
+        let open = async |round| migrated(uri, database(round)).await;
+        let by_role = async |store, round| process(&store, round, bytes, count).await;
+        compare(&format!("{} KiB, MongoDB", bytes >> 10), sizes.rounds, count, alone, open, by_role).await;
     }
 }
 
@@ -69,11 +71,13 @@ pub(crate) async fn compare(
     rounds: usize,
     count: usize,
     alone: impl AsyncFn(usize),
-    by_role: impl AsyncFn(usize),
+    open: impl AsyncFn(usize) -> Arc<dyn Store>,
+    by_role: impl AsyncFn(Arc<dyn Store>, usize),
 ) {
     let mut rates = [const { Vec::new() }; 3];
     for round in 0..rounds {
-        let (alone, by_role) = (rate(count, alone(round)).await, rate(count, by_role(round)).await);
+        let store = open(round).await;
+        let (alone, by_role) = (rate(count, alone(round)).await, rate(count, by_role(store, round)).await);
         for (rates, rate) in rates.iter_mut().zip([by_role, alone, by_role / alone]) {
             rates.push(rate);
         }

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Events at work at a time in one role.
+/// Events at work at a time in a role for which nothing else is said.
 const CONCURRENCY: usize = 64;
 
 /// Groups that read the journal, where there is one in this process.
@@ -47,6 +47,8 @@ struct Part {
     role: Role,
     work: Arc<dyn Work>,
     topics: Vec<Topic>,
+    /// Events at work at a time.
+    concurrency: usize,
 }
 
 impl Parts<'_> {
@@ -119,8 +121,13 @@ impl Parts<'_> {
             clock: self.clock.clone(),
         };
         let parts = [
-            Part { role, work: Arc::new(processor), topics: vec![Topic::ExecutionEvents] },
-            Part { role, work: Arc::new(EventStore::new(store.clone())), topics: PUBLISHED.to_vec() },
+            Part { role, work: Arc::new(processor), topics: vec![Topic::ExecutionEvents], concurrency: CONCURRENCY },
+            Part {
+                role,
+                work: Arc::new(EventStore::new(store.clone())),
+                topics: PUBLISHED.to_vec(),
+                concurrency: event_store::CONCURRENCY,
+            },
         ];
         for part in parts {
             self.start_role(part, cursors, &metrics).await?;
@@ -141,7 +148,8 @@ impl Parts<'_> {
         let options = cleaner_options(self.config);
         let cleaner =
             Arc::new(ResourceCleaner::new(client.clone(), options, store.clone(), self.clock.clone(), metrics));
-        let part = Part { role, work: cleaner.clone(), topics: vec![Topic::ExecutionResults] };
+        let part =
+            Part { role, work: cleaner.clone(), topics: vec![Topic::ExecutionResults], concurrency: CONCURRENCY };
         self.start_role(part, cursors, &roles).await?;
         let probed = roles.clone();
         let probe = move || probed.trouble(resource_cleaner::SWEEP).map_or(Ok(()), Err);
@@ -163,7 +171,7 @@ impl Parts<'_> {
 
     async fn start_role(
         &mut self,
-        Part { role, work, topics }: Part,
+        Part { role, work, topics, concurrency }: Part,
         cursors: &Cursors,
         metrics: &worker::metrics::Metrics,
     ) -> Result<(), Error> {
@@ -186,12 +194,12 @@ impl Parts<'_> {
         let probed = metrics.clone();
         let probe = move || probed.trouble(group).map_or(Ok(()), Err);
         self.readiness.register(role, group, Arc::new(probe));
-        let (out, deliveries) = mpsc::channel(CONCURRENCY);
+        let (out, deliveries) = mpsc::channel(concurrency);
         self.supervisor.spawn("inbox", Phase::Intake, |stop| async move {
             member.run(out, stop).await;
             Ok(())
         });
-        let worker = Worker { work, metrics: metrics.clone(), concurrency: CONCURRENCY };
+        let worker = Worker { work, metrics: metrics.clone(), concurrency };
         self.supervisor.spawn("worker", Phase::Drain, |stop| async move {
             worker.run(deliveries, stop).await;
             Ok(())

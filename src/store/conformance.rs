@@ -21,8 +21,8 @@ use proptest::{
 use uuid::Uuid;
 
 use super::{
-    Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Incoming, Listed, Outcome,
-    Place, Store, Stored,
+    Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Found, Incoming, Listed,
+    Outcome, Place, Store, Stored,
 };
 
 macro_rules! suite {
@@ -48,6 +48,7 @@ macro_rules! suite {
             a_role_is_done_with_an_event_for_ever,
             dead_letters_are_kept_as_they_were_once,
             writers_of_one_execution_at_the_same_time_lose_nothing,
+            writers_of_many_executions_at_the_same_time_lose_nothing,
             whatever_programs_print_and_people_name_is_read_back_as_it_was,
             output_beyond_any_limit_of_a_document_is_read_back_whole,
         );
@@ -450,6 +451,41 @@ pub(crate) async fn writers_of_one_execution_at_the_same_time_lose_nothing(store
     }
     let found = store.execution("e".to_owned()).await.unwrap().unwrap();
     assert_eq!((found.execution.amended.len(), found.watermarks.len()), (12, 12));
+}
+
+/// More than go into one command, some known before and some large. One has an id that an error message would be cut in.
+pub(crate) async fn writers_of_many_executions_at_the_same_time_lose_nothing(store: &dyn Store) {
+    let mut runs: Vec<_> = (0..80).map(|n| Run::new(&format!("e{n}"), 1)).collect();
+    runs.push(Run::new(&format!("a{}", "ö".repeat(84)), 1));
+    let large = "x".repeat(100 << 10);
+    runs[7] = Run::new("e7", 1).of("ann", "lab", &[("large", &large)]);
+    let known = runs.iter_mut().step_by(3).map(Run::scheduled).collect();
+    store.append(known).await.unwrap();
+    let batches = (0..3_u32).map(|writer| {
+        let of_all = runs.iter_mut().flat_map(|run| [run.started(), run.amended(writer, "late")]);
+        let at_writer = of_all.map(|mut arrival| {
+            arrival.place.partition = writer.cast_signed();
+            arrival
+        });
+        at_writer.collect()
+    });
+    let batches: Vec<Vec<Arrival>> = batches.collect();
+    for _ in 0..2 {
+        for appended in join_all(batches.iter().map(|batch| store.append(batch.clone()))).await {
+            appended.unwrap();
+        }
+    }
+    for run in runs {
+        let Found { execution, watermarks, .. } = store.execution(run.execution_id.clone()).await.unwrap().unwrap();
+        let at_writers = watermarks.keys().filter(|place| (0..3).contains(&place.partition)).count();
+        assert_eq!(
+            (execution.status, execution.amended.len(), at_writers),
+            (Status::Running, 3, 3),
+            "{}",
+            run.execution_id
+        );
+        assert_eq!(store.attempts(run.execution_id).await.unwrap().len(), 1);
+    }
 }
 
 /// Texts that a database may have opinions on.

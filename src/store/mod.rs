@@ -15,7 +15,7 @@ mod opening;
 pub mod projection;
 pub mod sqlite;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -99,7 +99,7 @@ pub struct Arrival {
     /// The event's JSON, kept as it is.
     pub bytes: Bytes,
     /// None of a type that this program does not know: kept all the same, and folded into nothing.
-    pub(crate) event: Option<Box<Event>>,
+    pub(crate) event: Option<Arc<Event>>,
 }
 
 impl Arrival {
@@ -113,7 +113,7 @@ impl Arrival {
         let at = envelope.timestamp.parse().map_err(|error: jiff::Error| unreadable(&error))?;
         let (event_id, seq) = (envelope.event_id, envelope.seq);
         let (event_type, execution_id) = (envelope.event_type.into_owned(), envelope.execution_id.into_owned());
-        let event = serde_json::from_slice(&bytes).ok();
+        let event = serde_json::from_slice(&bytes).ok().map(Arc::new);
         Ok(Self { place, offset, about, event_id, event_type, execution_id, at, seq, bytes, event })
     }
 }

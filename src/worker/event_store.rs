@@ -17,8 +17,12 @@ use crate::{
 /// Its consumer group.
 pub const GROUP: &str = "event-store";
 
-/// Events that are written together.
+/// Events that are written together at most.
 const MOST_AT_ONCE: usize = 64;
+/// Events at work: those that are written, and as many that wait to be written next.
+pub const CONCURRENCY: usize = 2 * MOST_AT_ONCE;
+/// An event of more than so many bytes is written by itself, and keeps nobody waiting.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// See the module.
 pub struct EventStore {
@@ -51,6 +55,9 @@ impl EventStore {
     async fn keep(&self, message: &Message) -> Result<(), Failure> {
         let Message { place, offset, about, bytes, .. } = message;
         let arrival = Arrival::read(place.clone(), *offset, about.clone(), bytes.clone()).map_err(Failure::Unfit)?;
+        if bytes.len() > LARGE_BYTES {
+            return (self.append)(vec![arrival]).await.map_err(|error| away(&error));
+        }
         let (answer, mut answered) = oneshot::channel();
         self.waiting().push_back(Waiting { arrival, answer });
         loop {
@@ -66,34 +73,56 @@ impl EventStore {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fewer and fewer while the store fails: it may be too slow for many.
     async fn keep_some(&self, at_once: &mut usize) {
-        let (arrivals, answers): (Vec<_>, Vec<_>) = {
+        let batch: Vec<_> = {
             let mut waiting = self.waiting();
             let some = waiting.len().min(*at_once);
-            waiting.drain(..some).map(|Waiting { arrival, answer }| (arrival, answer)).unzip()
+            waiting.drain(..some).collect()
         };
-        let kept = (self.append)(arrivals.clone()).await;
-        *at_once = match &kept {
-            Ok(()) if arrivals.len() < *at_once => *at_once,
-            Ok(()) => (*at_once * 2).min(MOST_AT_ONCE),
-            Err(_) => (arrivals.len() / 2).max(1),
-        };
-        for (answer, arrival) in answers.into_iter().zip(arrivals) {
-            let kept = match &kept {
-                // One of them may be the only one that the store does not take.
-                Err(Error::Refused { .. } | Error::Corrupt { .. }) => (self.append)(vec![arrival]).await,
-                kept => kept.clone(),
-            };
-            // Whoever has gone is given it again.
-            let _ = answer.send(kept.map_err(|error| Failure::Away(error.to_string())));
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
+            let kept = (self.append)(part.iter().map(|waiting| waiting.arrival.clone()).collect()).await;
+            *at_once = next_size(*at_once, part.len(), &kept);
+            match kept {
+                // What is wrong with one execution is looked for by halves: the others need not wait for it.
+                Err(Error::Corrupt { .. }) if part.len() > 1 => {
+                    let half = part.split_off(part.len() / 2);
+                    parts.extend([half, part]);
+                }
+                // Nobody has to be told the same again by what is left.
+                Err(error @ Error::Unavailable { .. }) => {
+                    let left = part.into_iter().chain(parts.drain(..).flatten());
+                    left.for_each(|waiting| waiting.answer(Err(error.clone())));
+                }
+                kept => part.into_iter().for_each(|waiting| waiting.answer(kept.clone())),
+            }
         }
     }
 }
 
-/// Whoever kept it has been stopped.
+/// How many to write next, after so many of at most so many: half where it may be too slow for them, else more by and by.
+fn next_size(most: usize, written: usize, kept: &store::Result<()>) -> usize {
+    match kept {
+        Err(Error::Unavailable { .. }) => (written / 2).max(1),
+        Ok(()) if written == most => (most + 1).min(MOST_AT_ONCE),
+        _ => most,
+    }
+}
+
+impl Waiting {
+    fn answer(self, kept: store::Result<()>) {
+        // Whoever has gone is given it again.
+        let _ = self.answer.send(kept.map_err(|error| away(&error)));
+    }
+}
+
+fn away(error: &Error) -> Failure {
+    Failure::Away(error.to_string())
+}
+
+/// Whoever wrote it has been stopped.
 fn stopped() -> Failure {
-    Failure::Away("the event store is being stopped".to_owned())
+    Failure::Away("the write that it was part of has been stopped".to_owned())
 }
 
 impl Work for EventStore {
@@ -158,33 +187,69 @@ mod tests {
         assert_eq!(*asked.sizes.lock().unwrap(), [1, 64, 64, 64, 64, 43]);
     }
 
-    #[tokio::test]
-    async fn an_event_that_the_store_does_not_take_is_the_only_one_that_waits() {
-        let (keeper, _) = keeper(MANY, |arrivals| {
-            let is_in = arrivals.iter().any(|arrival| arrival.execution_id == "e3");
-            let (place, reason) = ("executions".to_owned(), "it is none".to_owned());
-            if is_in { Err(Error::Corrupt { place, reason }) } else { Ok(()) }
-        });
-        let messages = messages(6);
-        let kept = join_all(messages.iter().map(|message| keeper.process(message))).await;
-        for (n, kept) in kept.into_iter().enumerate() {
-            assert_eq!(matches!(kept, Err(Failure::Away(_))), n == 3, "e{n}: {kept:?}");
-        }
+    fn corrupt() -> Error {
+        Error::Corrupt { place: "executions".to_owned(), reason: "it is none".to_owned() }
+    }
+
+    fn unavailable() -> Error {
+        Error::Unavailable { doing: "keep events", reason: "no answer".to_owned() }
+    }
+
+    fn is_among(arrivals: &[Arrival], id: &str) -> bool {
+        arrivals.iter().any(|arrival| arrival.execution_id == id)
     }
 
     #[tokio::test]
-    async fn a_store_that_is_too_slow_for_many_is_given_fewer_until_it_can() {
-        let (keeper, asked) = keeper(MANY, |arrivals| {
-            let unavailable = Error::Unavailable { doing: "keep events", reason: "no answer".to_owned() };
-            if arrivals.len() > 40 { Err(unavailable) } else { Ok(()) }
+    async fn an_event_that_the_store_does_not_take_is_the_only_one_that_waits() {
+        let (keeper, asked) = keeper(MANY, |arrivals| if is_among(arrivals, "e13") { Err(corrupt()) } else { Ok(()) });
+        let messages = messages(33);
+        let kept = join_all(messages.iter().map(|message| keeper.process(message))).await;
+        for (n, kept) in kept.into_iter().enumerate() {
+            assert_eq!(matches!(kept, Err(Failure::Away(_))), n == 13, "e{n}: {kept:?}");
+        }
+        assert_eq!(*asked.sizes.lock().unwrap(), [1, 32, 16, 8, 8, 4, 4, 2, 1, 1, 2, 16]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_goes_away_meanwhile_is_not_asked_by_each() {
+        let (keeper, asked) = keeper(MANY, |arrivals| match arrivals.len() {
+            33.. => Err(corrupt()),
+            1 => Ok(()),
+            _ => Err(unavailable()),
         });
-        let mut left = messages(300);
+        let messages = messages(65);
+        let kept = join_all(messages.iter().map(|message| keeper.process(message))).await;
+        assert_eq!(kept.iter().filter(|kept| kept.is_err()).count(), 64);
+        assert_eq!(*asked.sizes.lock().unwrap(), [1, 64, 32]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_too_slow_for_many_is_given_fewer_and_more_by_and_by() {
+        let (keeper, asked) = keeper(MANY, |arrivals| if arrivals.len() > 40 { Err(unavailable()) } else { Ok(()) });
+        let mut left = messages(1000);
         for _ in 0..10 {
             let kept = join_all(left.iter().map(|message| keeper.process(message))).await;
             let mut kept = kept.into_iter();
             left.retain(|_| kept.next().unwrap().is_err());
         }
-        assert!(left.is_empty(), "{:?}", asked.sizes.lock().unwrap());
+        let sizes = asked.sizes.lock().unwrap();
+        assert!(left.is_empty(), "{sizes:?}");
+        let failed: Vec<_> = sizes.iter().filter(|size| **size > 40).collect();
+        assert_eq!(failed, [&64, &41], "{sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_large_event_keeps_nobody_waiting() {
+        let (keeper, asked) = keeper(1, |_| Ok(()));
+        let mut messages = messages(2);
+        let mut event: serde_json::Value = serde_json::from_slice(&messages[0].bytes).unwrap();
+        event["stdout"] = "x".repeat(LARGE_BYTES).into();
+        messages[0].bytes = event.to_string().into();
+        let mut large = keeper.process(&messages[0]);
+        assert!(futures::poll!(&mut large).is_pending());
+        let mut small = keeper.process(&messages[1]);
+        assert!(futures::poll!(&mut small).is_pending());
+        assert_eq!(*asked.sizes.lock().unwrap(), [1, 1], "both are with the store");
     }
 
     #[tokio::test]

@@ -28,8 +28,8 @@ use podherald::{
 pub(crate) use podherald::{
     inbox::{Incoming, Place},
     store::{
-        Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Listed, Outcome, Store,
-        Stored,
+        Appended, Arrival, Attempt, DeadLetter, DeadLetterQuery, EventQuery, ExecutionQuery, Found, Listed, Outcome,
+        Store, Stored,
     },
 };
 use podherald_core::execution::Status;

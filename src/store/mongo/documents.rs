@@ -133,6 +133,8 @@ pub(super) fn read_execution(document: &Document, body: &[u8]) -> Reading<Projec
 
 pub(super) fn attempt(attempt: &Attempt) -> Document {
     doc! {
+        "execution_id": &attempt.execution_id,
+        "attempt": number(attempt.attempt.into()),
         "status": attempt.status.as_str(),
         "rank": i32::from(attempt.status.rank()),
         "ended_at": attempt.ended_at.map(Timestamp::as_microsecond),

@@ -9,7 +9,7 @@ const UNAUTHORIZED: i32 = 13;
 /// "AuthenticationFailed", and what Atlas says instead.
 const NOT_AUTHENTICATED: [i32; 2] = [18, 8000];
 /// "DuplicateKey".
-pub(super) const DUPLICATE_KEY: i32 = 11000;
+const DUPLICATE_KEY: i32 = 11000;
 /// "BadValue": an index that a query names is missing.
 const BAD_HINT: i32 = 2;
 /// "DocumentValidationFailure".
@@ -33,7 +33,7 @@ pub(super) enum Fault {
         reason: String,
     },
     /// Others changed the same thing each time.
-    #[error("execution {0} is changed by others all the time")]
+    #[error("executions are changed by others all the time, among them {0}")]
     Contended(String),
     /// As it is to be told.
     #[error(transparent)]
@@ -56,7 +56,12 @@ pub(super) fn code(error: &mongodb::error::Error) -> Option<i32> {
         ErrorKind::Command(error) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
-        ErrorKind::InsertMany(many) => many.write_errors.as_ref()?.iter().map(|error| error.code).next(),
+        ErrorKind::InsertMany(many) => {
+            let codes: Vec<_> = many.write_errors.iter().flatten().map(|error| error.code).collect();
+            // Beside one of these, the others say what is wrong.
+            let worst = codes.iter().find(|code| **code != DUPLICATE_KEY).copied();
+            worst.or(many.write_concern_error.as_ref().map(|error| error.code)).or(codes.first().copied())
+        }
         _ => None,
     }
 }
@@ -153,6 +158,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn duplicates_hide_no_other_failure_of_a_batch() {
+        let error = |index: u32, code: i32| json!({ "index": index, "code": code, "errmsg": "no" });
+        let concern = json!({ "code": 64, "codeName": "WriteConcernFailed", "errmsg": "no" });
+        let rows = [
+            (json!({ "writeErrors": [error(0, 11000), error(1, 121)] }), Some(121), None),
+            (json!({ "writeErrors": [error(0, 11000)], "writeConcernError": concern }), Some(64), None),
+            (json!({ "writeErrors": [error(2, 11000)] }), Some(11000), Some(vec![2])),
+        ];
+        for (many, expected_code, expected_duplicates) in rows {
+            let error = ErrorKind::InsertMany(serde_json::from_value(many).unwrap()).into();
+            assert_eq!((code(&error), duplicates(&error)), (expected_code, expected_duplicates));
+        }
+    }
 
     #[test]
     fn of_many_servers_the_first_is_told() {

@@ -11,19 +11,10 @@ use super::{
     fault::{self, Fault},
 };
 
-/// Updates in one command. With [`SMALL_BYTES`] for each they stay well within what a server takes in one message (48 MB).
-const AT_ONCE: usize = 256;
+/// Updates in one command, which is a document itself, with its 16 MiB (T110): most of that is left for what is beside the bodies.
+const AT_ONCE: usize = 64;
 /// A document that is written together with others has a body of at most so many.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
-
-/// What became of updates.
-#[derive(Debug, Default)]
-pub(super) struct Updated {
-    /// How many of them found, or made, their document.
-    pub(super) matched: usize,
-    /// Those whose document was there under a unique key, but was not what they look for.
-    pub(super) duplicates: Vec<usize>,
-}
 
 /// As the server answers an `update`.
 #[derive(Deserialize)]
@@ -31,16 +22,8 @@ pub(super) struct Updated {
 struct Answer {
     n: i64,
     #[serde(default)]
-    write_errors: Vec<Failed>,
+    write_errors: Vec<WriteError>,
     write_concern_error: Option<WriteConcernError>,
-}
-
-/// One of the statements.
-#[derive(Deserialize)]
-struct Failed {
-    index: usize,
-    #[serde(flatten)]
-    error: WriteError,
 }
 
 impl Mongo {
@@ -65,33 +48,27 @@ impl Mongo {
         Ok(inserted)
     }
 
-    /// Runs these statements of an `update` command, in no order.
-    pub(super) async fn update_many(&self, collection: &str, statements: &[Document]) -> Act<Updated> {
-        let mut updated = Updated::default();
-        for (number, chunk) in statements.chunks(AT_ONCE).enumerate() {
+    /// Runs these statements of an `update` command, in no order, and counts those that found their document. None may
+    /// insert: the driver could not read what a server says of a key that is there, for that may be cut within a character.
+    pub(super) async fn update_many(&self, collection: &str, statements: &[Document]) -> Act<usize> {
+        let mut matched = 0;
+        for chunk in statements.chunks(AT_ONCE) {
             // The driver has no method for it that servers before 8.0 know, and adds no write concern to a plain command.
             let limit = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
             let concern = doc! { "w": "majority", "j": true, "wtimeout": limit };
             let command = doc! { "update": collection, "updates": chunk, "ordered": false, "writeConcern": concern };
             let answer = self.within(self.database.run_command(command)).await?;
-            let part = read(bson::deserialize_from_document(answer).map_err(mongodb::error::Error::from)?)?;
-            updated.matched += part.matched;
-            updated.duplicates.extend(part.duplicates.into_iter().map(|index| number * AT_ONCE + index));
+            matched += read(bson::deserialize_from_document(answer).map_err(mongodb::error::Error::from)?)?;
         }
-        Ok(updated)
+        Ok(matched)
     }
 }
 
-fn read(Answer { n, write_errors, write_concern_error }: Answer) -> Act<Updated> {
-    let (duplicates, others): (Vec<_>, Vec<_>) =
-        write_errors.into_iter().partition(|failed| failed.error.code == fault::DUPLICATE_KEY);
-    let failure = others.into_iter().next().map(|failed| WriteFailure::WriteError(failed.error));
+fn read(Answer { n, write_errors, write_concern_error }: Answer) -> Act<usize> {
+    let failure = write_errors.into_iter().next().map(WriteFailure::WriteError);
     match failure.or(write_concern_error.map(WriteFailure::WriteConcernError)) {
         Some(failure) => Err(Fault::Driver(ErrorKind::Write(failure).into())),
-        None => Ok(Updated {
-            matched: usize::try_from(n).unwrap_or_default(),
-            duplicates: duplicates.into_iter().map(|failed| failed.index).collect(),
-        }),
+        None => Ok(usize::try_from(n).unwrap_or_default()),
     }
 }
 
@@ -100,22 +77,15 @@ fn read(Answer { n, write_errors, write_concern_error }: Answer) -> Act<Updated>
 mod tests {
     use super::*;
 
-    fn answer(answer: Document) -> Act<Updated> {
-        read(bson::deserialize_from_document(answer).unwrap())
-    }
-
     #[test]
-    fn an_update_is_known_by_its_answer_and_only_duplicates_are_no_failure() {
-        let duplicate = doc! { "index": 2, "code": 11000, "errmsg": "E11000" };
+    fn an_update_is_known_by_its_answer() {
+        let answer = |answer: Document| read(bson::deserialize_from_document(answer).unwrap());
+        assert_eq!(answer(doc! { "ok": 1.0, "n": 3, "nModified": 2_i64 }).unwrap(), 3);
         let invalid = doc! { "index": 1, "code": 121, "errmsg": "Document failed validation" };
         let concern =
             doc! { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" };
-        let all = answer(doc! { "ok": 1.0, "n": 3, "nModified": 2_i64 }).unwrap();
-        assert_eq!((all.matched, all.duplicates), (3, vec![]));
-        let some = answer(doc! { "ok": 1.0, "n": 2_i64, "writeErrors": [duplicate.clone()] }).unwrap();
-        assert_eq!((some.matched, some.duplicates), (2, vec![2]));
         for (failed, code) in [
-            (doc! { "ok": 1.0, "n": 1, "writeErrors": [duplicate, invalid] }, 121),
+            (doc! { "ok": 1.0, "n": 1, "writeErrors": [invalid] }, 121),
             (doc! { "ok": 1.0, "n": 3, "writeConcernError": concern }, 64),
         ] {
             let Err(Fault::Driver(error)) = answer(failed) else { panic!("it is a failure") };

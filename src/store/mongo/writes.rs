@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
@@ -21,8 +21,8 @@ use crate::store::{
 };
 
 /// Large executions that are written at the same time.
-const TOGETHER: usize = 8;
-/// Times that an execution may have been changed by others meanwhile; each time, somebody came through.
+const LARGE_AT_ONCE: usize = 8;
+/// Times that one of the executions may have been changed by others meanwhile; each time, somebody came through.
 const PATIENCE: usize = 100;
 
 /// An execution that is to be written.
@@ -105,7 +105,8 @@ impl Mongo {
                 return Ok(());
             }
         }
-        Err(Fault::Contended(open.into_keys().collect::<Vec<_>>().join(", ")))
+        let one = open.into_keys().next().unwrap_or_default();
+        Err(Fault::Contended(one.to_owned()))
     }
 
     /// None if there is nothing new in them.
@@ -135,30 +136,35 @@ impl Mongo {
     async fn write_folds(&self, folds: Vec<Fold>) -> Act<BTreeSet<String>> {
         let (changed, new): (Vec<_>, Vec<_>) = folds.into_iter().partition(|fold| fold.revision.is_some());
         let (small, large): (Vec<_>, Vec<_>) = changed.into_iter().partition(Fold::is_small);
-        let inserted = self.insert_many(EXECUTIONS, new.iter().map(|fold| &fold.after)).await?;
-        let replaced: Vec<_> = large.iter().map(|fold| self.replace(fold)).collect();
-        let replaced: Vec<bool> = stream::iter(replaced).buffered(TOGETHER).try_collect().await?;
-        let statements: Vec<_> = small.iter().map(Fold::statement).collect();
-        let are_ours = self.update_many(EXECUTIONS, &statements).await?.matched == small.len();
         let mut lost = BTreeSet::new();
-        for (fold, is_ours) in new.into_iter().zip(inserted).chain(large.into_iter().zip(replaced)) {
-            let unused = if is_ours { fold.old_body.as_ref() } else { fold.after.get("body") };
-            self.drop_body(unused.unwrap_or(&Bson::Null)).await;
-            if !is_ours {
-                lost.insert(fold.id);
-            }
+        for (fold, is_ours) in new.iter().zip(self.insert_many(EXECUTIONS, new.iter().map(|fold| &fold.after)).await?) {
+            lost.extend(self.settle(fold, is_ours).await);
         }
+        let replaced: Vec<_> = large.iter().map(|fold| self.replace(fold)).collect();
+        let replaced: Vec<_> = stream::iter(replaced).buffered(LARGE_AT_ONCE).collect().await;
+        for replaced in replaced {
+            lost.extend(replaced?);
+        }
+        let statements: Vec<_> = small.iter().map(Fold::statement).collect();
         // Nobody says which: those that are ours have nothing new the next time.
-        if !are_ours {
+        if self.update_many(EXECUTIONS, &statements).await? < small.len() {
             lost.extend(small.into_iter().map(|fold| fold.id));
         }
         Ok(lost)
     }
 
-    /// False if another writer was first.
-    async fn replace(&self, fold: &Fold) -> Act<bool> {
+    /// Its id if another writer was first.
+    async fn replace(&self, fold: &Fold) -> Act<Option<String>> {
         let executions = self.collection(EXECUTIONS);
-        Ok(self.within(executions.replace_one(fold.before(), &fold.after)).await?.matched_count > 0)
+        let replaced = self.within(executions.replace_one(fold.before(), &fold.after)).await?;
+        Ok(self.settle(fold, replaced.matched_count > 0).await)
+    }
+
+    /// Drops the body that no document names now. Its id if another writer was first.
+    async fn settle(&self, fold: &Fold, is_ours: bool) -> Option<String> {
+        let unused = if is_ours { fold.old_body.as_ref() } else { fold.after.get("body") };
+        self.drop_body(unused.unwrap_or(&Bson::Null)).await;
+        (!is_ours).then(|| fold.id.clone())
     }
 
     /// False if it was there already, under its `_id` or another unique index.
@@ -170,21 +176,20 @@ impl Mongo {
         }
     }
 
-    /// Updates what is lower, or inserts; what is not lower is in the way of the insert, and stays. Two that insert at the
-    /// same time: the one that was second compares again.
+    /// Inserts what is new, and updates what is lower; what is there and not lower stays.
     async fn raise_attempts(&self, attempts: &[Attempt]) -> Act<()> {
-        let raise = |attempt: &Attempt, or_insert: bool| {
+        let documents: Vec<_> = attempts.iter().map(documents::attempt).collect();
+        let inserted = self.insert_many(ATTEMPTS, documents.iter()).await?;
+        let known = attempts.iter().zip(documents).zip(inserted).filter(|(_, is_new)| !is_new);
+        let raises = known.map(|((attempt, document), _)| {
             let lower = doc! {
                 "execution_id": &attempt.execution_id,
                 "attempt": documents::number(attempt.attempt.into()),
                 "rank": { "$lt": i32::from(attempt.status.rank()) },
             };
-            doc! { "q": lower, "u": { "$set": documents::attempt(attempt) }, "upsert": or_insert }
-        };
-        let all: Vec<_> = attempts.iter().map(|attempt| raise(attempt, true)).collect();
-        let known = self.update_many(ATTEMPTS, &all).await?.duplicates;
-        let again: Vec<_> = known.into_iter().map(|index| raise(&attempts[index], false)).collect();
-        self.update_many(ATTEMPTS, &again).await?;
+            doc! { "q": lower, "u": { "$set": document } }
+        });
+        self.update_many(ATTEMPTS, &raises.collect::<Vec<_>>()).await?;
         Ok(())
     }
 
