@@ -44,7 +44,7 @@ where
             return Err(Broken);
         }
         let (lines, next) = read(state.clone(), after).await.map_err(|error| {
-            tracing::error!(?error, "a list breaks off");
+            tracing::error!(reason = error.problem().detail, "a list breaks off");
             Broken
         })?;
         let mut page = BytesMut::with_capacity(lines.iter().map(Bytes::len).sum());
