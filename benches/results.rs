@@ -1,8 +1,7 @@
 //! Results that stay: how soon after its pod's end one is told, how many are stored and how many events kept a second, and what a page of a long list costs.
 //!
-//! `benches/real.sh results` starts a MongoDB's server and runs this; `-- --tiny` just to see it work, `-- kept` for that part
-//! alone. Without `--mongo URI` only the embedded
-//! store is measured. Medians of pairs, what is compared with first.
+//! `benches/real.sh results` starts a MongoDB's server and runs this; `-- --tiny` just to see it work, `-- kept` for that part alone. Without
+//! `--mongo URI` only the embedded store is measured. Medians of pairs, what is compared with first.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
 
 mod common;

@@ -34,7 +34,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use crate::{Sizes, common::process::median, end};
 
 /// Events at work at a time, as in the role.
-pub(crate) const CONCURRENCY: usize = 64;
+const CONCURRENCY: usize = 64;
 
 /// Takes all at once: what is measured ends with the store.
 struct Nobody;

@@ -130,13 +130,13 @@ pub fn begin(pod: &Pod, execution_id: &str, attempt: u32, policy: &Policy, now: 
 
 /// Takes one observation into the evidence and says what follows.
 pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &Policy, now: Timestamp) -> Step {
-    let mut step = Step::default();
+    let mut step = Step { changed: forget_the_future(evidence, now), ..Step::default() };
     let mut pod = None;
     let mut collected = None;
     let mut progress = None;
     match observation {
         Observation::Seen(seen) => {
-            step.changed = merge(evidence, seen, &policy.container, now);
+            step.changed |= merge(evidence, seen, &policy.container, now);
             step.changed |= hold::note(evidence, seen, policy.hold);
             pod = Some(seen);
         }
@@ -149,20 +149,20 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
         Observation::Tick => {}
         Observation::Progress { run, line } => progress = Some((run, line)),
         Observation::Collected(output) => collected = Some(*output),
-        Observation::Told(told) => step.changed = told::note(evidence, told),
+        Observation::Told(told) => step.changed |= told::note(evidence, told),
         Observation::HeldTooLong => {
-            step.changed = evidence.result_unproven.is_none();
+            step.changed |= evidence.result_unproven.is_none();
             evidence.result_unproven.get_or_insert(now);
         }
         Observation::Looked(node) => {
             silence::note(evidence, node, now);
             step.changed = true;
         }
-        Observation::AttemptEnded(terminal) => step.changed = end_with_job(evidence, terminal),
+        Observation::AttemptEnded(terminal) => step.changed |= end_with_job(evidence, terminal),
         Observation::Superseded => {
             let keeps_output = indexes::keeps_output(evidence, policy);
             if let Subject::PodOfJob(part) = &mut evidence.subject {
-                step.changed = !std::mem::replace(&mut part.superseded, true);
+                step.changed |= !std::mem::replace(&mut part.superseded, true);
                 let output = part.output.take().filter(|_| keeps_output);
                 part.output = Some(output.map(|output| Box::new(output.without_text())).unwrap_or_default());
             }
@@ -183,6 +183,23 @@ pub fn observe(evidence: &mut Evidence, observation: Observation<'_>, policy: &P
     events.of_afterwards();
     step.changed |= !step.events.is_empty();
     step
+}
+
+/// What waits since a time of our clock that is yet to come, for the clock has been set back, waits since now (T89).
+fn forget_the_future(evidence: &mut Evidence, now: Timestamp) -> bool {
+    let Evidence { cut_off_at, pending, deletion, last_seen, .. } = evidence;
+    let mut is_changed = false;
+    let since = [
+        cut_off_at.as_mut(),
+        pending.as_mut().map(|pending| &mut pending.since),
+        deletion.as_mut().map(|deletion| &mut deletion.seen_at),
+        Some(last_seen),
+    ];
+    for time in since.into_iter().flatten().filter(|time| **time > now) {
+        *time = now;
+        is_changed = true;
+    }
+    is_changed
 }
 
 fn end_with_job(evidence: &mut Evidence, terminal: uuid::Uuid) -> bool {

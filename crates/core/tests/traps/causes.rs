@@ -464,3 +464,24 @@ fn what_could_not_be_executed_is_not_the_programs_fault() {
     assert_eq!(at(126, "Error"), (CauseClass::UserCode, ErrorType::PermissionDenied));
     assert_eq!(at(1, "Error"), (CauseClass::UserCode, ErrorType::ScriptError));
 }
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_attempt_wait_longer() {
+    let evicted = Pod { reason: Some("Evicted".into()), ..pod(Phase::Failed) };
+    let rows = [
+        (vec![with(Phase::Running, running()), evicted], 10),
+        (vec![with(Phase::Pending, waiting("ImagePullBackOff"))], 300),
+    ];
+    for (frames, grace) in rows {
+        let mut life = Life::new();
+        life.now += SignedDuration::from_hours(1);
+        frames.iter().for_each(|frame| life.see(frame));
+        life.now = after(20);
+        life.wait(0);
+        assert!(life.is_open(), "what it waits for may still come");
+        assert_eq!(life.wake, Some(after(20 + grace)));
+        assert_eq!(life.evidence.as_ref().unwrap().last_seen, after(20));
+        life.wait(grace);
+        assert!(!life.is_open());
+    }
+}
