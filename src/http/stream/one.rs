@@ -191,7 +191,8 @@ impl One {
         self.may_be_over |= record.status.is_some_and(|status| status.is_terminal());
         match self.tail.as_ref().and_then(Tail::place) {
             _ if self.content == Content::Output => None,
-            None => Some(frame::one(record)),
+            // The id that all readers share may lack what this one has from a process that was faster.
+            None if record.version.covers_all(&self.seen) => Some(frame::one(record)),
             output => Some(frame::one_at(record, &OnePlace { seen: self.seen.clone(), output, ended: false })),
         }
     }

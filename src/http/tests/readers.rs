@@ -187,6 +187,28 @@ async fn an_event_that_comes_after_a_later_one_of_its_source_is_shown_and_an_old
     assert_eq!(replica.good("/executions/e1/events").await["items"].as_array().unwrap().len(), 4);
 }
 
+/// Of two topics the one that is ahead differs from process to process.
+#[tokio::test(start_paused = true)]
+async fn what_a_faster_process_has_told_is_not_told_again_after_an_event_that_came_before_it_here() {
+    let monitor = Api::new().await;
+    let replica = reader(&monitor, Monitor::Unknown);
+    let mut pod = life("e1");
+    let drafts: Vec<_> = [pod.scheduled(), pod.running()].iter().flat_map(|change| change.events.to_vec()).collect();
+    for (draft, source, seq) in [(0, "one:x", 1), (1, "other:x", 1), (2, "one:x", 2)] {
+        let event = drafts[draft].clone().number(source, seq);
+        let bytes = event.to_bytes().into();
+        let adopted = Adopted { bytes, event, about: Default::default(), in_order: false, recalled: false };
+        monitor.journal.adopt(vec![adopted], vec![]).await.unwrap();
+    }
+    let mut stream = replica.resume("/executions/e1/events", Some("one:x=2")).await.unwrap();
+    stream.expect("snapshot").await;
+    let frame = stream.next().await.unwrap();
+    assert_eq!(frame.data["source"], "other:x");
+    let mut again = replica.resume("/executions/e1/events", frame.id.as_deref()).await.unwrap();
+    again.expect("snapshot").await;
+    assert!(again.is_silent().await, "it has all there is: {:?}", frame.id);
+}
+
 #[tokio::test(start_paused = true)]
 async fn long_lists_come_as_lines_all_of_them() {
     let api = Api::new().await;
