@@ -332,6 +332,8 @@ fn open(
         .collect();
     let unknown: Vec<i32> = partitions.iter().copied().filter(|partition| !known.contains_key(partition)).collect();
     let mut offsets = match beginning {
+        // A client that is asked for no partition's time refuses.
+        _ if unknown.is_empty() => BTreeMap::new(),
         Beginning::Time(from) => at_time(&consumer, topic, &unknown, *from, timeout)?,
         Beginning::Group(_) if known.is_empty() => where_the_group_is(&consumer, topic, &unknown, timeout)?,
         Beginning::Group(_) => BTreeMap::new(),
@@ -442,4 +444,26 @@ fn where_the_group_is(
     let committed = committed.elements_for_topic(topic);
     let is_known = |offset: Offset| matches!(offset, Offset::Offset(_));
     Ok(committed.iter().filter(|of| is_known(of.offset())).map(|of| (of.partition(), of.offset())).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::config::Brokers;
+
+    #[tokio::test]
+    async fn a_topic_is_read_on_whether_none_or_some_or_all_of_its_partitions_were_read_before() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("pod_events", 2, 1).unwrap();
+        let options = Options::new(Brokers::parse(&cluster.bootstrap_servers()).unwrap());
+        for known in 0..=2 {
+            let place = |partition| Place { topic: "pod_events".to_owned(), partition, next: 0 };
+            let places: Vec<_> = (0..known).map(place).collect();
+            let opened = Topics::open(&options, &[Topic::PodEvents], &places, Beginning::Time(0)).await;
+            assert!(opened.is_ok(), "{known} of 2 known: {:?}", opened.err());
+        }
+    }
 }
