@@ -18,6 +18,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use podherald_core::{about::About, event::Draft};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,7 +29,7 @@ use tower::ServiceExt;
 use super::{Access, Metrics, Monitor, Options, Seats, State, router};
 use crate::{
     health::{Readiness, Role},
-    journal::{self, Change, Journal, Retention, Sqlite},
+    journal::{self, Adopted, Change, Journal, Retention, Sqlite},
     live_output::{self, LiveOutputs},
     output_store::OutputStore,
 };
@@ -42,6 +43,12 @@ struct Api {
     state: Arc<State>,
     router: Router,
     _directory: TempDir,
+}
+
+/// An event of another writer under its number there, as it comes when it happens.
+fn adopted(draft: Draft, source: &str, seq: u64) -> Adopted {
+    let event = draft.number(source, seq);
+    Adopted { bytes: event.to_bytes().into(), event, about: About::default(), in_order: false, recalled: false }
 }
 
 #[derive(Debug)]

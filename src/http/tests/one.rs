@@ -6,13 +6,10 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Api, SOON,
+    Api, SOON, adopted,
     life::{Life, life},
 };
-use crate::{
-    http::{Access, Options},
-    journal::Adopted,
-};
+use crate::http::{Access, Options};
 
 const EVENTS: &str = "/executions/e1/events";
 
@@ -66,10 +63,7 @@ async fn a_gap_that_another_writer_filled_is_none_to_a_reader() {
     let mut pod = life("e1");
     let changes = [pod.scheduled(), pod.running(), pod.completed("hello"), pod.deleted()];
     let drafts = changes.iter().flat_map(|change| change.events.iter().cloned());
-    let adopted = (1..).zip(drafts).map(|(seq, draft)| {
-        let event = draft.number("pod-monitor:other", seq);
-        Adopted { bytes: event.to_bytes().into(), event, about: Default::default(), in_order: false, recalled: false }
-    });
+    let adopted = (1..).zip(drafts).map(|(seq, draft)| adopted(draft, "pod-monitor:other", seq));
     api.append(changes[1].clone()).await;
     api.state.journal.adopt(adopted.collect(), vec![]).await.unwrap();
     let mut stream = api.stream(EVENTS).await;

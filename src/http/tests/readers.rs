@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, Frame, SOON, Stream, life::life, request, router, state};
+use super::{Api, Frame, SOON, Stream, adopted, life::life, request, router, state};
 use crate::{
     http::{Access, Monitor, Options, State, serve},
     journal::Adopted,
@@ -164,10 +164,9 @@ async fn an_event_that_comes_after_a_later_one_of_its_source_is_shown_and_an_old
     let replica = reader(&monitor, Monitor::Unknown);
     let mut pod = life("e1");
     let drafts: Vec<_> = [pod.scheduled(), pod.running()].iter().flat_map(|change| change.events.to_vec()).collect();
-    let adopted = |seq: usize, recalled: bool| {
-        let event = drafts[seq - 1].clone().number("pod-monitor:other", seq as u64);
-        let about = podherald_core::about::About::default();
-        Adopted { bytes: event.to_bytes().into(), event, about, in_order: false, recalled }
+    let adopted = |seq: usize, recalled: bool| Adopted {
+        recalled,
+        ..adopted(drafts[seq - 1].clone(), "pod-monitor:other", seq as u64)
     };
     let mut early = replica.stream("/executions/e1/events").await;
     let mut all = replica.stream("/events").await;
@@ -195,10 +194,7 @@ async fn what_a_faster_process_has_told_is_not_told_again_after_an_event_that_ca
     let mut pod = life("e1");
     let drafts: Vec<_> = [pod.scheduled(), pod.running()].iter().flat_map(|change| change.events.to_vec()).collect();
     for (draft, source, seq) in [(0, "one:x", 1), (1, "other:x", 1), (2, "one:x", 2)] {
-        let event = drafts[draft].clone().number(source, seq);
-        let bytes = event.to_bytes().into();
-        let adopted = Adopted { bytes, event, about: Default::default(), in_order: false, recalled: false };
-        monitor.journal.adopt(vec![adopted], vec![]).await.unwrap();
+        monitor.journal.adopt(vec![adopted(drafts[draft].clone(), source, seq)], vec![]).await.unwrap();
     }
     let mut stream = replica.resume("/executions/e1/events", Some("one:x=2")).await.unwrap();
     stream.expect("snapshot").await;

@@ -54,8 +54,8 @@ impl Mongo {
         let mut matched = 0;
         for chunk in statements.chunks(AT_ONCE) {
             // The driver has no method for it that servers before 8.0 know, and adds no write concern to a plain command.
-            let limit = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
-            let concern = doc! { "w": "majority", "j": true, "wtimeout": limit };
+            let concern =
+                bson::serialize_to_bson(&self.database.write_concern()).map_err(mongodb::error::Error::from)?;
             let command = doc! { "update": collection, "updates": chunk, "ordered": false, "writeConcern": concern };
             let answer = self.within(self.database.run_command(command)).await?;
             matched += read(bson::deserialize_from_document(answer).map_err(mongodb::error::Error::from)?)?;
